@@ -1,0 +1,2 @@
+//! The `prepull` binary.
+fn main() {}
