@@ -5,3 +5,4 @@
 pub mod credentials;
 pub mod cri;
 pub mod image_ref;
+pub mod list;

@@ -1,0 +1,108 @@
+//! The list of wanted images (`images.yaml`): YAML in, validated entries and located problems out.
+//!
+//! A list is read in three steps, each pure: [`tree`] keeps where every value stands, [`fields`] turns values into
+//! types, and this module walks the document. One bad entry never stops the others; only a text that is no YAML, or
+//! whose top is no mapping, is refused as a whole.
+
+pub mod affinity;
+mod entry;
+mod fields;
+mod limits;
+mod tree;
+pub mod units;
+
+use std::fmt;
+
+pub use entry::{Entry, EntrySpec};
+pub use limits::{Limits, Parallel};
+
+/// Largest text that is read, in bytes. A ConfigMap holds 1 MiB at most; a file on a host may be somewhat larger.
+pub const MAX_LIST_BYTES: usize = 4 * 1024 * 1024;
+
+/// Something that is wrong in a list, with its place.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ListProblem {
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Column, counted from 1.
+    pub column: usize,
+    /// Path of the value, such as `images[3].imagePullPolicy`; empty for the document as a whole.
+    pub path: String,
+    /// What is wrong, one clause in lower case.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for ListProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: ", self.line, self.column)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        write!(f, "{}; {}", self.message, self.remedy)
+    }
+}
+
+impl std::error::Error for ListProblem {}
+
+/// A list that was read. Entries keep the order of the document, invalid ones included.
+#[derive(Debug, Clone, Default)]
+pub struct ImageList {
+    /// What is wanted, in list order.
+    pub entries: Vec<Entry>,
+    /// How it is to be pulled.
+    pub limits: Limits,
+    /// Everything that is wrong, in document order.
+    pub problems: Vec<ListProblem>,
+}
+
+impl ImageList {
+    /// Reads a list. The error is the one problem for which nothing of the text can be used.
+    pub fn parse(text: &str) -> Result<Self, ListProblem> {
+        if text.len() > MAX_LIST_BYTES {
+            return Err(ListProblem {
+                line: 1,
+                column: 1,
+                path: String::new(),
+                message: format!("the list has {} bytes, at most {MAX_LIST_BYTES} are read", text.len()),
+                remedy: "split it into several lists".to_owned(),
+            });
+        }
+        let root = tree::parse(text)?;
+        let mut problems = Vec::new();
+        let mut list = Self::default();
+        let Some(mut top) = fields::Fields::of_document(&root, &mut problems)? else {
+            return Ok(list);
+        };
+        let defaults = entry::Defaults::read(top.take("defaults"), &mut problems);
+        list.limits = limits::read(top.take("limits"), &mut problems);
+        if let Some(images) = top.take("images") {
+            list.entries = entry::read_all(images, &defaults, &mut problems);
+        }
+        top.refuse_the_rest(&["defaults", "limits", "images"], &mut problems);
+        problems.sort_by_key(|p| (p.line, p.column));
+        list.problems = problems;
+        Ok(list)
+    }
+
+    /// How many entries cannot be used.
+    pub fn invalid_entries(&self) -> usize {
+        self.entries.iter().filter(|e| e.spec.is_err()).count()
+    }
+}
+
+/// Short hash of a list's text, by which agents and `prepull status` tell whether they mean the same list: the first
+/// 12 hexadecimal characters of its SHA-256.
+pub fn revision(text: &str) -> String {
+    use sha2::{Digest as _, Sha256};
+    use std::fmt::Write as _;
+    Sha256::digest(text.as_bytes()).iter().take(6).fold(String::with_capacity(12), |mut out, byte| {
+        // writing into a String cannot fail
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! `nodeAffinity.nodeSelectorTerms` and `nodeSelector`: whether an entry is for a node, as the scheduler means it.
+//!
+//! Terms are joined by OR, what stands in one term by AND; a term with nothing in it matches no node
+//! (`NodeSelectorTerm` of the core/v1 API).
+
+use std::collections::BTreeMap;
+
+use super::fields::{Field, Fields, Problems, nearest, shown};
+
+/// How a requirement compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operator {
+    /// The label has one of the values.
+    In,
+    /// The label has none of the values, or is absent.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+    /// The label is a whole number above the value.
+    Gt,
+    /// The label is a whole number below the value.
+    Lt,
+}
+
+impl Operator {
+    const ALL: [(&'static str, Self); 6] = [
+        ("In", Self::In),
+        ("NotIn", Self::NotIn),
+        ("Exists", Self::Exists),
+        ("DoesNotExist", Self::DoesNotExist),
+        ("Gt", Self::Gt),
+        ("Lt", Self::Lt),
+    ];
+}
+
+/// One requirement on a label or field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    /// Label key, or `metadata.name` among the fields.
+    pub key: String,
+    /// The comparison.
+    pub operator: Operator,
+    /// What is compared with.
+    pub values: Vec<String>,
+}
+
+/// Requirements that must all hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeSelectorTerm {
+    /// On the node's labels.
+    pub match_expressions: Vec<Requirement>,
+    /// On the node's fields; `metadata.name` is the only one that Kubernetes knows.
+    pub match_fields: Vec<Requirement>,
+}
+
+/// What entries are matched against.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeFacts {
+    /// The node's name.
+    pub name: String,
+    /// The node's labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl NodeFacts {
+    /// Whether an entry with these constraints is for the node. No term means no constraint.
+    pub fn matches(&self, selector: &BTreeMap<String, String>, terms: &[NodeSelectorTerm]) -> bool {
+        let selected = selector.iter().all(|(k, v)| self.labels.get(k) == Some(v));
+        selected && (terms.is_empty() || terms.iter().any(|t| self.matches_term(t)))
+    }
+
+    fn matches_term(&self, term: &NodeSelectorTerm) -> bool {
+        let empty = term.match_expressions.is_empty() && term.match_fields.is_empty();
+        !empty
+            && term.match_expressions.iter().all(|r| holds(r, self.labels.get(&r.key).map(String::as_str)))
+            && term.match_fields.iter().all(|r| holds(r, (r.key == "metadata.name").then_some(self.name.as_str())))
+    }
+}
+
+fn holds(requirement: &Requirement, found: Option<&str>) -> bool {
+    let listed = |value: &str| requirement.values.iter().any(|v| v == value);
+    let compare = |wanted: fn(i64, i64) -> bool| {
+        let bound = requirement.values.first().and_then(|v| v.parse().ok());
+        found.and_then(|f| f.parse().ok()).zip(bound).is_some_and(|(f, b)| wanted(f, b))
+    };
+    match requirement.operator {
+        Operator::In => found.is_some_and(listed),
+        Operator::NotIn => !found.is_some_and(listed),
+        Operator::Exists => found.is_some(),
+        Operator::DoesNotExist => found.is_none(),
+        Operator::Gt => compare(|f, b| f > b),
+        Operator::Lt => compare(|f, b| f < b),
+    }
+}
+
+/// Reads `nodeAffinity`.
+pub(super) fn read(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<NodeSelectorTerm>> {
+    let mut fields = Fields::of(field, problems)?;
+    let mut terms = Vec::new();
+    if let Some(items) = fields.take("nodeSelectorTerms").and_then(|f| f.items(problems)) {
+        for item in items {
+            let Some(mut term) = Fields::of(&item, problems) else { continue };
+            terms.push(NodeSelectorTerm {
+                match_expressions: term
+                    .take("matchExpressions")
+                    .map(|f| requirements(&f, false, problems))
+                    .unwrap_or_default(),
+                match_fields: term.take("matchFields").map(|f| requirements(&f, true, problems)).unwrap_or_default(),
+            });
+            term.refuse_the_rest(&["matchExpressions", "matchFields"], problems);
+        }
+    }
+    fields.refuse_the_rest(&["nodeSelectorTerms"], problems);
+    Some(terms)
+}
+
+fn requirements(field: &Field<'_>, of_fields: bool, problems: &mut Problems) -> Vec<Requirement> {
+    let Some(items) = field.items(problems) else { return Vec::new() };
+    items.filter_map(|item| requirement(&item, of_fields, problems)).collect()
+}
+
+fn requirement(item: &Field<'_>, of_fields: bool, problems: &mut Problems) -> Option<Requirement> {
+    let mut fields = Fields::of(item, problems)?;
+    let key_field = fields.take_required("key", "write `key: LABEL`", problems);
+    let key = key_field.as_ref().and_then(|f| f.text(problems)).map(str::to_owned);
+    let operator_field = fields.take_required("operator", "write `operator: In` or another of the six", problems);
+    let operator = operator_field.as_ref().and_then(|f| operator(f, problems));
+    let values_field = fields.take("values");
+    let mut values = Vec::new();
+    if let Some(items) = values_field.as_ref().and_then(|f| f.items(problems)) {
+        values.extend(items.filter_map(|v| v.text(problems).map(str::to_owned)));
+    }
+    fields.refuse_the_rest(&["key", "operator", "values"], problems);
+    let requirement = Requirement { key: key?, operator: operator?, values };
+    if let Some((message, remedy)) = refused(&requirement, of_fields) {
+        problems.push(item.problem(message, remedy));
+        return None;
+    }
+    Some(requirement)
+}
+
+/// What the API server's validation refuses as well.
+fn refused(r: &Requirement, of_fields: bool) -> Option<(String, &'static str)> {
+    if of_fields {
+        if r.key != "metadata.name" {
+            return Some((
+                format!("there is no node field `{}` to match", shown(&r.key)),
+                "match metadata.name, or use matchExpressions for labels",
+            ));
+        }
+        if !matches!(r.operator, Operator::In | Operator::NotIn) || r.values.len() != 1 {
+            return Some((
+                "a field is compared by In or NotIn with exactly one value".to_owned(),
+                "write `operator: In` and one name below `values`",
+            ));
+        }
+        return None;
+    }
+    match r.operator {
+        Operator::In | Operator::NotIn if r.values.is_empty() => {
+            Some(("In and NotIn need at least one value".to_owned(), "add the values"))
+        }
+        Operator::Exists | Operator::DoesNotExist if !r.values.is_empty() => {
+            Some(("Exists and DoesNotExist take no values".to_owned(), "remove the values"))
+        }
+        Operator::Gt | Operator::Lt if r.values.len() != 1 || r.values[0].parse::<i64>().is_err() => {
+            Some(("Gt and Lt need exactly one whole number".to_owned(), "write one number in quotes below `values`"))
+        }
+        _ => None,
+    }
+}
+
+fn operator(field: &Field<'_>, problems: &mut Problems) -> Option<Operator> {
+    let text = field.text(problems)?;
+    let found = Operator::ALL.iter().find(|(name, _)| *name == text).map(|(_, o)| *o);
+    if found.is_none() {
+        let names = Operator::ALL.map(|(name, _)| name);
+        let remedy = match nearest(text, &names) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("write one of {}", names.join(", ")),
+        };
+        problems.push(field.problem(format!("`{}` is no operator", shown(text)), &remedy));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> NodeFacts {
+        let labels = [("zone", "a"), ("cores", "8")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        NodeFacts { name: "node1".to_owned(), labels: labels.into() }
+    }
+
+    fn label(key: &str, operator: Operator, values: &[&str]) -> NodeSelectorTerm {
+        let values = values.iter().map(|v| (*v).to_owned()).collect();
+        NodeSelectorTerm {
+            match_expressions: vec![Requirement { key: key.to_owned(), operator, values }],
+            match_fields: vec![],
+        }
+    }
+
+    #[test]
+    fn every_operator() {
+        let cases: [(&str, Operator, &[&str], bool); 14] = [
+            ("zone", Operator::In, &["a", "b"], true),
+            ("zone", Operator::In, &["b"], false),
+            ("none", Operator::In, &["a"], false),
+            ("zone", Operator::NotIn, &["b"], true),
+            ("zone", Operator::NotIn, &["a"], false),
+            ("none", Operator::NotIn, &["a"], true),
+            ("zone", Operator::Exists, &[], true),
+            ("none", Operator::Exists, &[], false),
+            ("none", Operator::DoesNotExist, &[], true),
+            ("zone", Operator::DoesNotExist, &[], false),
+            ("cores", Operator::Gt, &["4"], true),
+            ("cores", Operator::Gt, &["8"], false),
+            ("cores", Operator::Lt, &["9"], true),
+            ("zone", Operator::Lt, &["9"], false),
+        ];
+        for (key, operator, values, wanted) in cases {
+            let found = node().matches(&BTreeMap::new(), &[label(key, operator, values)]);
+            assert_eq!(found, wanted, "{key} {operator:?} {values:?}");
+        }
+    }
+
+    #[test]
+    fn terms_are_or_and_an_empty_term_matches_nothing() {
+        let no = label("zone", Operator::In, &["b"]);
+        let yes = label("zone", Operator::In, &["a"]);
+        assert!(node().matches(&BTreeMap::new(), &[no.clone(), yes.clone()]));
+        assert!(!node().matches(&BTreeMap::new(), &[no, NodeSelectorTerm::default()]));
+        assert!(node().matches(&BTreeMap::new(), &[]));
+        let selector = BTreeMap::from([("zone".to_owned(), "b".to_owned())]);
+        assert!(!node().matches(&selector, &[yes]), "selector and terms are joined by AND");
+    }
+
+    #[test]
+    fn fields_are_the_nodes_name() {
+        let by_name = |name: &str| NodeSelectorTerm {
+            match_expressions: vec![],
+            match_fields: vec![Requirement {
+                key: "metadata.name".to_owned(),
+                operator: Operator::In,
+                values: vec![name.to_owned()],
+            }],
+        };
+        assert!(node().matches(&BTreeMap::new(), &[by_name("node1")]));
+        assert!(!node().matches(&BTreeMap::new(), &[by_name("node2")]));
+    }
+}

@@ -1,0 +1,250 @@
+//! Typed access to a mapping's fields: every mismatch becomes a problem with its place, path and remedy.
+
+use std::{rc::Rc, time::Duration};
+
+use super::{
+    ListProblem,
+    tree::{Key, Node, Value},
+    units,
+};
+
+/// Problems found so far.
+pub(super) type Problems = Vec<ListProblem>;
+
+/// The fields of one mapping, each taken at most once.
+pub(super) struct Fields<'a> {
+    path: String,
+    node: &'a Node,
+    pairs: Vec<(&'a Key, &'a Rc<Node>)>,
+}
+
+/// One field's value.
+pub(super) struct Field<'a> {
+    pub(super) node: &'a Node,
+    pub(super) path: String,
+}
+
+impl<'a> Fields<'a> {
+    /// The document's own mapping; `None` for an empty document.
+    pub(super) fn of_document(root: &'a Node, problems: &mut Problems) -> Result<Option<Self>, ListProblem> {
+        if root.is_null() {
+            return Ok(None);
+        }
+        let field = Field { node: root, path: String::new() };
+        if !matches!(root.value, Value::Mapping(_)) {
+            return Err(field.problem(
+                format!("the list must be a mapping with the key `images`, and is {}", root.kind()),
+                "write `images:` and below it one `- registry/repository:tag` a line",
+            ));
+        }
+        Ok(Self::of(&field, problems))
+    }
+
+    /// A field's value as a mapping.
+    pub(super) fn of(field: &Field<'a>, problems: &mut Problems) -> Option<Self> {
+        let Value::Mapping(pairs) = &field.node.value else {
+            problems.push(field.wrong_type("a mapping", "write `name: value` lines below it"));
+            return None;
+        };
+        let mut own: Vec<(&Key, &Rc<Node>)> = Vec::with_capacity(pairs.len());
+        let mut merged = Vec::new();
+        for (key, value) in pairs {
+            if key.text == "<<" {
+                match &value.value {
+                    Value::Mapping(more) => merged.extend(more.iter().map(|(k, v)| (k, v))),
+                    _ => problems.push(place(
+                        key,
+                        &field.path,
+                        "a merge key takes a mapping".to_owned(),
+                        "write `<<: *name`",
+                    )),
+                }
+            } else if own.iter().any(|(k, _)| k.text == key.text) {
+                problems.push(place(
+                    key,
+                    &field.path,
+                    format!("the field `{}` stands here twice", shown(&key.text)),
+                    "keep one of them",
+                ));
+            } else {
+                own.push((key, value));
+            }
+        }
+        for (key, value) in merged {
+            if !own.iter().any(|(k, _)| k.text == key.text) {
+                own.push((key, value));
+            }
+        }
+        Some(Self { path: field.path.clone(), node: field.node, pairs: own })
+    }
+
+    /// Takes a field out. A field with nothing in it counts as left out.
+    pub(super) fn take(&mut self, name: &str) -> Option<Field<'a>> {
+        let at = self.pairs.iter().position(|(key, _)| key.text == name)?;
+        let (_, node) = self.pairs.swap_remove(at);
+        (!node.is_null()).then(|| Field { node, path: join(&self.path, name) })
+    }
+
+    /// As [`Fields::take`], with a problem where the field is missing.
+    pub(super) fn take_required(&mut self, name: &str, remedy: &str, problems: &mut Problems) -> Option<Field<'a>> {
+        let field = self.take(name);
+        if field.is_none() {
+            let here = Field { node: self.node, path: self.path.clone() };
+            problems.push(here.problem(format!("the field `{name}` is missing"), remedy));
+        }
+        field
+    }
+
+    /// Whatever was not taken is unknown; the nearest known name is the remedy.
+    pub(super) fn refuse_the_rest(mut self, known: &[&str], problems: &mut Problems) {
+        self.pairs.sort_by_key(|(key, _)| (key.line, key.column));
+        for (key, _) in self.pairs {
+            problems.push(unknown(key, &self.path, known));
+        }
+    }
+
+    /// All fields, for mappings whose keys are the user's own (labels).
+    pub(super) fn into_all(self) -> impl Iterator<Item = (&'a Key, Field<'a>)> {
+        let path = self.path;
+        self.pairs.into_iter().map(move |(key, node)| (key, Field { node, path: join(&path, &key.text) }))
+    }
+}
+
+impl<'a> Field<'a> {
+    /// A problem at this value.
+    pub(super) fn problem(&self, message: String, remedy: &str) -> ListProblem {
+        ListProblem {
+            line: self.node.line,
+            column: self.node.column,
+            path: self.path.clone(),
+            message,
+            remedy: remedy.to_owned(),
+        }
+    }
+
+    /// The value has another type than wanted.
+    pub(super) fn wrong_type(&self, wanted: &str, remedy: &str) -> ListProblem {
+        self.problem(format!("{wanted} is wanted here, and {} was found", self.node.kind()), remedy)
+    }
+
+    /// Text. A plain number or truth value is refused as a Pod refuses it: quotes make it text.
+    pub(super) fn text(&self, problems: &mut Problems) -> Option<&'a str> {
+        match &self.node.value {
+            Value::Scalar { text, .. } if self.node.kind() == "text" => Some(text),
+            Value::Scalar { text, .. } => {
+                problems.push(self.wrong_type("text", &format!("put it in quotes: \"{}\"", shown(text))));
+                None
+            }
+            _ => {
+                problems.push(self.wrong_type("text", "write one value"));
+                None
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn truth(&self, problems: &mut Problems) -> Option<bool> {
+        match &self.node.value {
+            Value::Scalar { text, plain: true } if matches!(text.as_str(), "true" | "True" | "TRUE") => Some(true),
+            Value::Scalar { text, plain: true } if matches!(text.as_str(), "false" | "False" | "FALSE") => Some(false),
+            _ => {
+                problems.push(self.wrong_type("true or false", "write true or false, without quotes"));
+                None
+            }
+        }
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn integer(&self, least: i64, most: i64, problems: &mut Problems) -> Option<i64> {
+        let found = match &self.node.value {
+            Value::Scalar { text, plain: true } => text.parse::<i64>().ok(),
+            _ => None,
+        };
+        match found {
+            Some(number) if (least..=most).contains(&number) => Some(number),
+            Some(number) => {
+                problems.push(self.problem(
+                    format!("{number} is outside of {least} to {most}"),
+                    &format!("write a whole number from {least} to {most}"),
+                ));
+                None
+            }
+            None => {
+                problems
+                    .push(self.wrong_type("a whole number", &format!("write a whole number from {least} to {most}")));
+                None
+            }
+        }
+    }
+
+    /// A value that is written as text or as a plain number, read by one of [`units`]' functions.
+    pub(super) fn unit<T>(&self, read: fn(&str) -> Result<T, units::UnitError>, problems: &mut Problems) -> Option<T> {
+        let Value::Scalar { text, .. } = &self.node.value else {
+            problems.push(self.wrong_type("one value", "write one value"));
+            return None;
+        };
+        read(text).map_err(|e| problems.push(self.problem(e.message, e.remedy))).ok()
+    }
+
+    /// A duration such as `1h30m`, longer than nothing.
+    pub(super) fn duration(&self, problems: &mut Problems) -> Option<Duration> {
+        let duration = self.unit(units::duration, problems)?;
+        if duration.is_zero() {
+            problems.push(self.problem("the duration is zero".to_owned(), "write a duration above zero, such as 30s"));
+            return None;
+        }
+        Some(duration)
+    }
+
+    /// The items of a list.
+    pub(super) fn items(&self, problems: &mut Problems) -> Option<impl Iterator<Item = Field<'a>> + use<'a>> {
+        let Value::Sequence(items) = &self.node.value else {
+            problems.push(self.wrong_type("a list", "write one `- ` line for each"));
+            return None;
+        };
+        let path = self.path.clone();
+        Some(items.iter().enumerate().map(move |(i, node)| Field { node, path: format!("{path}[{i}]") }))
+    }
+}
+
+fn unknown(key: &Key, path: &str, known: &[&str]) -> ListProblem {
+    let name = key.text.as_str();
+    // people paste whole affinities out of Pods: say what to keep
+    let remedy = if name.ends_with("DuringSchedulingIgnoredDuringExecution") {
+        "write the nodeSelectorTerms directly below nodeAffinity".to_owned()
+    } else if let Some(near) = nearest(name, known) {
+        format!("did you mean `{near}`?")
+    } else {
+        format!("known here: {}", known.join(", "))
+    };
+    place(key, &join(path, name), format!("there is no field `{}` here", shown(name)), &remedy)
+}
+
+/// The known name that a typing mistake came from, if one is near enough.
+pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let folded = name.to_lowercase();
+    known
+        .iter()
+        .map(|k| (strsim::damerau_levenshtein(&folded, &k.to_lowercase()), *k))
+        .filter(|(distance, k)| *distance <= 2.max(k.len() / 4))
+        .min()
+        .map(|(_, k)| k)
+}
+
+fn place(key: &Key, path: &str, message: String, remedy: &str) -> ListProblem {
+    ListProblem { line: key.line, column: key.column, path: path.to_owned(), message, remedy: remedy.to_owned() }
+}
+
+fn join(path: &str, name: &str) -> String {
+    let name = shown(name);
+    if path.is_empty() { name } else { format!("{path}.{name}") }
+}
+
+/// A bounded, one-line copy for messages: lists come from anybody who may write the ConfigMap.
+pub(super) fn shown(text: &str) -> String {
+    let mut out: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    if text.chars().nth(80).is_some() {
+        out.push('…');
+    }
+    out
+}

@@ -1,0 +1,189 @@
+use super::*;
+use crate::image_ref::PullPolicy;
+use proptest::prelude::*;
+
+fn parse(text: &str) -> ImageList {
+    ImageList::parse(text).unwrap()
+}
+
+fn problems(text: &str) -> Vec<String> {
+    parse(text).problems.iter().map(ToString::to_string).collect()
+}
+
+/// The example of the design, every field written.
+const FULL: &str = r#"
+defaults:
+  imagePullSecrets: [{name: acme-registry}]
+limits:
+  parallelPulls: auto
+  parallelPullsPerRegistry: 2
+  pullingNodes: 50
+  spread: 30s
+  maxDiskUsage: 80%
+  resumeDiskUsage: 75%
+  maxPinnedSize: 20Gi
+  maxIOPressure: 40
+  pullTimeout: 30m
+  stallTimeout: 2m
+images:
+  - registry.k8s.io/pause:3.10
+  - image: ghcr.io/acme/model-server:v3
+    imagePullPolicy: IfNotPresent
+    imagePullSecrets: [{name: other}]
+    serviceAccountName: runner
+    nodeSelector: {accelerator: h100}
+    runtimeHandler: ""
+    nodeAffinity:
+      nodeSelectorTerms: []
+    priority: 100
+    refreshInterval: 1h
+    required: true
+    pin: false
+    pullTimeout: 1h
+"#;
+
+#[test]
+fn every_field_is_read() {
+    let list = parse(FULL);
+    assert_eq!(list.problems, []);
+    assert_eq!(list.limits.max_pinned_size, Some(20 << 30));
+    assert_eq!(list.limits.parallel_pulls_per_registry, Some(2));
+    let specs: Vec<_> = list.entries.iter().map(|e| e.spec.clone().unwrap()).collect();
+    assert_eq!(*specs[0].image_pull_secrets, ["acme-registry".to_owned()]);
+    assert_eq!(*specs[1].image_pull_secrets, ["other".to_owned()]);
+    assert_eq!(specs[1].priority, 100);
+    assert_eq!(specs[1].pull_timeout, Some(std::time::Duration::from_hours(1)));
+    assert_eq!(specs[1].node_selector.get("accelerator").map(String::as_str), Some("h100"));
+}
+
+#[test]
+fn an_empty_list_is_a_list() {
+    for text in ["", "---\n", "# nothing yet\n", "images:\n", "images: []\n", "{}"] {
+        assert!(parse(text).entries.is_empty(), "{text:?}");
+        assert_eq!(parse(text).problems, [], "{text:?}");
+    }
+}
+
+#[test]
+fn one_bad_entry_never_stops_the_others() {
+    let list = parse(
+        "images:\n  - quay.io/a:1\n  - Not//valid\n  - quay.io/b:1\n  - image: quay.io/c:1\n    imagePullPolicy: Sometimes\n",
+    );
+    let usable: Vec<_> = list.entries.iter().filter(|e| e.spec.is_ok()).map(|e| e.image.as_str()).collect();
+    assert_eq!(usable, ["quay.io/a:1", "quay.io/b:1"]);
+    assert_eq!(list.invalid_entries(), 2);
+    assert_eq!(list.entries[1].image, "Not//valid");
+    assert_eq!(list.entries[3].image, "quay.io/c:1");
+}
+
+#[test]
+fn problems_have_a_place_a_path_and_a_remedy() {
+    let text = "\
+limits:
+  parallelPulls: many
+  maxDiskUsage: 80
+  spread: 30
+  resumeDiskUsage: 90%
+  burst: 1
+images:
+  - image: quay.io/a:1
+    imagePullPolcy: Always
+  - image: quay.io/b:1
+    imagePullPolicy: always
+  - image: 5
+  - 12
+  - {}
+  - image: quay.io/d:1
+    refreshInterval: soon
+    required: yes
+    priority: high
+    nodeSelector: {gpu: true}
+    imagePullSecrets: [acme]
+  - image: quay.io/e:1
+    nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {}}
+  - image: quay.io/f:1
+    serviceAccountName: team/runner
+extra: 1
+";
+    insta::assert_snapshot!(problems(text).join("\n"));
+}
+
+#[test]
+fn a_text_that_is_no_list_is_refused_with_its_place() {
+    let refused = |text: &str| ImageList::parse(text).unwrap_err().to_string();
+    insta::assert_snapshot!(
+        [
+            refused("images: [a\n"),
+            refused("- quay.io/a:1\n"),
+            refused("just text"),
+            refused("images:\n\t- a\n"),
+            refused("images: []\n---\nimages: []\n"),
+            refused("images: [*nothing]\n"),
+            refused(&format!("{}1{}", "[".repeat(40), "]".repeat(40))),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+fn anchors_and_merges_work_and_a_bomb_does_not() {
+    let list = parse("x: &d {pin: true}\nimages:\n  - <<: *d\n    image: quay.io/a:1\n");
+    assert!(list.entries[0].spec.as_ref().unwrap().pin);
+    let mut bomb = "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n".to_owned();
+    for level in 1..9 {
+        let before = level - 1;
+        let refs = vec![format!("*a{before}"); 10].join(",");
+        bomb += &format!("a{level}: &a{level} [{refs}]\n");
+    }
+    assert!(ImageList::parse(&bomb).unwrap_err().message.contains("more than"));
+}
+
+#[test]
+fn repeated_fields_are_named() {
+    assert_eq!(
+        problems("images:\n  - image: quay.io/a:1\n    pin: true\n    pin: false\n"),
+        ["line 4, column 5: images[0]: the field `pin` stands here twice; keep one of them"]
+    );
+}
+
+#[test]
+fn policies_default_as_in_kubernetes() {
+    let list =
+        parse("defaults: {imagePullPolicy: Never}\nimages: [quay.io/a, {image: quay.io/b, imagePullPolicy: Always}]");
+    let policies: Vec<_> = list.entries.iter().map(|e| e.spec.as_ref().unwrap().policy).collect();
+    assert_eq!(policies, [PullPolicy::Never, PullPolicy::Always]);
+    assert_eq!(parse("images: [quay.io/a]").entries[0].spec.as_ref().unwrap().policy, PullPolicy::Always);
+}
+
+#[test]
+fn ten_thousand_entries_are_read() {
+    use std::fmt::Write as _;
+    let mut text = "images:\n".to_owned();
+    for n in 0..10_000 {
+        writeln!(text, "  - image: registry.example.com/team/app-{n}:v{n}\n    priority: {n}").unwrap();
+    }
+    let list = parse(&text);
+    assert_eq!(list.entries.len(), 10_000);
+    assert_eq!(list.problems, []);
+}
+
+#[test]
+fn the_strictest_limits_win() {
+    let a = Limits { max_disk_usage: 70, ..Limits::default() };
+    let b = Limits { parallel_pulls: Parallel::Fixed(2), max_io_pressure: Some(10.0), ..Limits::default() };
+    let both = a.strictest(&b);
+    assert_eq!((both.max_disk_usage, both.parallel_pulls, both.max_io_pressure), (70, Parallel::Fixed(2), Some(10.0)));
+}
+
+#[test]
+fn a_revision_is_the_texts_own() {
+    assert_eq!(revision(""), "e3b0c44298fc");
+    assert_ne!(revision("images: []"), revision("images: [ ]"));
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(text in "\\PC{0,200}|([a-zA-Z:{}\\[\\]&*<\"'#\n -]{0,200})") {
+        let _ = ImageList::parse(&text);
+    }
+}

@@ -1,0 +1,227 @@
+//! YAML as a tree that remembers lines and columns.
+//!
+//! serde-based readers give a place for the first error only. Going on after a bad entry needs the place of every
+//! value, so the tree is built from the parser's events.
+
+use std::{collections::HashMap, rc::Rc};
+
+use granit_parser::{Event, Parser, ScalarStyle, Span};
+
+use super::ListProblem;
+
+/// Deepest nesting that is read. A list needs seven levels.
+const MAX_DEPTH: usize = 32;
+/// Most values that a document may have, aliases counted each time: an alias bomb ends here.
+const MAX_NODES: usize = 1_000_000;
+
+/// A value and its place.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Line, from 1.
+    pub(super) line: usize,
+    /// Column, from 1.
+    pub(super) column: usize,
+    /// What stands there.
+    pub(super) value: Value,
+}
+
+/// A value.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    /// Text. `plain` is true without quotes: only then may it mean a number, a truth value or nothing.
+    Scalar { text: String, plain: bool },
+    /// A list.
+    Sequence(Vec<Rc<Node>>),
+    /// Keys and values in document order; keys that are no text are refused while reading.
+    Mapping(Vec<(Key, Rc<Node>)>),
+}
+
+/// A mapping's key and its place.
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    pub(super) line: usize,
+    pub(super) column: usize,
+    pub(super) text: String,
+}
+
+impl Node {
+    /// What YAML's core schema calls the value, for messages.
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Sequence(_) => "a list",
+            Value::Mapping(_) => "a mapping",
+            Value::Scalar { plain: false, .. } => "text",
+            Value::Scalar { text, plain: true } => match text.as_str() {
+                "" | "~" | "null" | "Null" | "NULL" => "nothing",
+                "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => "a truth value",
+                other if looks_like_number(other) => "a number",
+                _ => "text",
+            },
+        }
+    }
+
+    /// Whether nothing stands there (`key:`, `~`, `null`), which means the same as leaving the field out.
+    pub(super) fn is_null(&self) -> bool {
+        self.kind() == "nothing"
+    }
+}
+
+fn looks_like_number(text: &str) -> bool {
+    let digits = text.trim_start_matches(['+', '-']);
+    digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && (text.parse::<f64>().is_ok()
+            || digits.strip_prefix("0x").is_some_and(|h| i64::from_str_radix(h, 16).is_ok())
+            || digits.strip_prefix("0o").is_some_and(|o| i64::from_str_radix(o, 8).is_ok()))
+}
+
+/// Reads the first document of a text. An empty text is an empty value.
+pub(super) fn parse(text: &str) -> Result<Rc<Node>, ListProblem> {
+    let mut builder = Builder { anchors: HashMap::new(), sizes: HashMap::new(), nodes: 0 };
+    // a byte order mark is an editor's habit, not content
+    let mut events = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let mut root = None;
+    let mut documents = 0;
+    while let Some(event) = events.next_event() {
+        let (event, span) = event.map_err(|e| {
+            let mark = e.marker();
+            problem(
+                mark.line(),
+                mark.col() + 1,
+                format!("this is not YAML: {}", e.info()),
+                "correct the indentation, quotes or brackets here",
+            )
+        })?;
+        match event {
+            Event::DocumentStart(..) => {
+                documents += 1;
+                if documents > 1 {
+                    return Err(at(
+                        &span,
+                        "a second document begins".to_owned(),
+                        "put one list into a file; several lists go into several files or ConfigMaps",
+                    ));
+                }
+            }
+            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+            node => root = Some(builder.node(node, &span, &mut events, 0)?),
+        }
+    }
+    Ok(root.unwrap_or_else(|| {
+        Rc::new(Node { line: 1, column: 1, value: Value::Scalar { text: String::new(), plain: true } })
+    }))
+}
+
+struct Builder {
+    anchors: HashMap<usize, Rc<Node>>,
+    /// How many values an anchored value holds, so that aliases are counted without walking them.
+    sizes: HashMap<usize, usize>,
+    nodes: usize,
+}
+
+type Events<'a> = Parser<'a, granit_parser::StrInput<'a>>;
+
+impl Builder {
+    fn node<'a>(
+        &mut self,
+        event: Event<'a>,
+        span: &Span,
+        events: &mut Events<'a>,
+        depth: usize,
+    ) -> Result<Rc<Node>, ListProblem> {
+        if depth > MAX_DEPTH {
+            return Err(at(
+                span,
+                format!("values are nested deeper than {MAX_DEPTH} levels"),
+                "write the list flat, as in the README",
+            ));
+        }
+        let before = self.nodes;
+        self.count(1, span)?;
+        let (anchor, value) = match event {
+            Event::Alias(id) => {
+                self.count(self.sizes.get(&id).copied().unwrap_or(0), span)?;
+                return self
+                    .anchors
+                    .get(&id)
+                    .cloned()
+                    .ok_or_else(|| at(span, "this alias refers to itself".to_owned(), "write the value out"));
+            }
+            Event::Scalar(text, style, anchor, _) => {
+                (anchor, Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain })
+            }
+            Event::SequenceStart(_, anchor, _) => (anchor, Value::Sequence(self.sequence(events, depth)?)),
+            Event::MappingStart(_, anchor, _) => (anchor, Value::Mapping(self.mapping(events, depth)?)),
+            _ => return Err(at(span, "no value stands here".to_owned(), "correct the YAML here")),
+        };
+        let node = Rc::new(Node { line: span.start.line(), column: span.start.col() + 1, value });
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+            self.sizes.insert(anchor, self.nodes - before);
+        }
+        Ok(node)
+    }
+
+    fn sequence<'a>(&mut self, events: &mut Events<'a>, depth: usize) -> Result<Vec<Rc<Node>>, ListProblem> {
+        let mut items = Vec::new();
+        loop {
+            match next(events)? {
+                (Event::SequenceEnd, _) => return Ok(items),
+                (event, span) => items.push(self.node(event, &span, events, depth + 1)?),
+            }
+        }
+    }
+
+    fn mapping<'a>(&mut self, events: &mut Events<'a>, depth: usize) -> Result<Vec<(Key, Rc<Node>)>, ListProblem> {
+        let mut pairs = Vec::new();
+        loop {
+            let (event, span) = next(events)?;
+            if matches!(event, Event::MappingEnd) {
+                return Ok(pairs);
+            }
+            let key = self.node(event, &span, events, depth + 1)?;
+            let Value::Scalar { text, .. } = &key.value else {
+                return Err(at(&span, "a key must be text".to_owned(), "write `name: value`"));
+            };
+            let key = Key { line: span.start.line(), column: span.start.col() + 1, text: text.clone() };
+            let (event, span) = next(events)?;
+            let value = self.node(event, &span, events, depth + 1)?;
+            pairs.push((key, value));
+        }
+    }
+
+    fn count(&mut self, more: usize, span: &Span) -> Result<(), ListProblem> {
+        self.nodes = self.nodes.saturating_add(more);
+        if self.nodes > MAX_NODES {
+            return Err(at(
+                span,
+                format!("the document has more than {MAX_NODES} values"),
+                "split the list, and use fewer aliases",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn next<'a>(events: &mut Events<'a>) -> Result<(Event<'a>, Span), ListProblem> {
+    match events.next_event() {
+        Some(Ok(event)) => Ok(event),
+        Some(Err(e)) => {
+            let mark = e.marker();
+            Err(problem(
+                mark.line(),
+                mark.col() + 1,
+                format!("this is not YAML: {}", e.info()),
+                "correct the indentation, quotes or brackets here",
+            ))
+        }
+        None => Err(problem(1, 1, "the document ends in the middle of a value".to_owned(), "complete it")),
+    }
+}
+
+fn at(span: &Span, message: String, remedy: &str) -> ListProblem {
+    problem(span.start.line(), span.start.col() + 1, message, remedy)
+}
+
+fn problem(line: usize, column: usize, message: String, remedy: &str) -> ListProblem {
+    ListProblem { line: line.max(1), column, path: String::new(), message, remedy: remedy.to_owned() }
+}
