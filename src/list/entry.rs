@@ -19,6 +19,8 @@ pub struct Entry {
     pub image: String,
     /// The line that it begins on.
     pub line: usize,
+    /// Whether the node is warm only with it; of an invalid entry as far as it could be read.
+    pub required: bool,
     /// What it means, or why it cannot be used.
     pub spec: Result<EntrySpec, String>,
 }
@@ -148,23 +150,24 @@ pub(super) fn read_all(field: Field<'_>, defaults: &Defaults, problems: &mut Pro
 
 fn read(item: &Field<'_>, defaults: &Defaults, problems: &mut Problems) -> Entry {
     let mut own_problems = Problems::new();
-    let mut written = None;
-    let spec = read_spec(item, defaults, &mut written, &mut own_problems);
+    let (mut written, mut required) = (None, true);
+    let spec = read_spec(item, defaults, (&mut written, &mut required), &mut own_problems);
     let spec = match (spec, own_problems.first()) {
         (Some(spec), None) => Ok(spec),
         (_, Some(first)) => Err(format!("{} (line {}); {}", first.message, first.line, first.remedy)),
         (None, None) => Err("this entry has no image".to_owned()),
     };
     problems.append(&mut own_problems);
-    Entry { image: written.unwrap_or_else(|| item.path.clone()), line: item.node.line, spec }
+    Entry { image: written.unwrap_or_else(|| item.path.clone()), line: item.node.line, required, spec }
 }
 
 fn read_spec(
     item: &Field<'_>,
     defaults: &Defaults,
-    written: &mut Option<String>,
+    (written, required): (&mut Option<String>, &mut bool),
     problems: &mut Problems,
 ) -> Option<EntrySpec> {
+    *required = defaults.required.unwrap_or(true);
     if matches!(item.node.value, Value::Scalar { .. }) {
         // a plain text is an entry with nothing but its image
         let image = image_name(item, written, problems)?;
@@ -175,6 +178,7 @@ fn read_spec(
         .take_required("image", "write `image: registry/repository:tag`", problems)
         .and_then(|f| image_name(&f, written, problems));
     let own = Defaults::take(&mut fields, problems);
+    *required = own.required.unwrap_or(*required);
     fields.refuse_the_rest(FIELDS, problems);
     Some(defaults.complete(image?, own))
 }

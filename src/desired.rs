@@ -1,0 +1,296 @@
+//! What this node is to have: the lists in force, merged, for the node that this is.
+//!
+//! Several entries for one image become one pull with the union of what they ask for; every text that was written
+//! keeps a row of its own, so that people find what they wrote.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use crate::{
+    image_ref::{ImageRef, PullPolicy},
+    list::{EntrySpec, ImageList, Limits, affinity::NodeFacts},
+};
+
+/// A list and where it came from.
+#[derive(Debug, Clone)]
+pub struct SourcedList {
+    /// File path, or `namespace/name` of a ConfigMap.
+    pub source: Arc<str>,
+    /// Short hash of the text, see [`crate::list::revision`].
+    pub revision: Arc<str>,
+    /// The namespace whose Secrets and service accounts its entries may name.
+    pub namespace: Option<Arc<str>>,
+    /// The list.
+    pub list: Arc<ImageList>,
+}
+
+/// What makes two entries the same image on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TargetKey {
+    /// The canonical name.
+    pub canonical: Arc<str>,
+    /// CRI's runtime handler: its snapshotter has a copy of its own.
+    pub runtime_handler: Arc<str>,
+}
+
+/// A name in a namespace; no namespace where the list has none.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// The list's namespace.
+    pub namespace: Option<Arc<str>>,
+    /// The object's name.
+    pub name: Arc<str>,
+}
+
+/// One image to be stocked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// Its identity.
+    pub key: TargetKey,
+    /// The name as the first entry writes it.
+    pub image: ImageRef,
+    /// When it is pulled: `Always` if any entry says so, `Never` only if all do.
+    pub policy: PullPolicy,
+    /// Pull secrets of all entries, in order, each once.
+    pub pull_secrets: Vec<ObjectName>,
+    /// Service accounts of all entries, in order, each once.
+    pub service_accounts: Vec<ObjectName>,
+    /// The highest of all entries.
+    pub priority: i64,
+    /// The shortest of all entries.
+    pub refresh_interval: Duration,
+    /// Whether any entry requires it.
+    pub required: bool,
+    /// Whether any entry pins it.
+    pub pin: bool,
+    /// The longest of all entries, else the limit of the lists.
+    pub pull_timeout: Duration,
+}
+
+/// One text as written, in list order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The image as written.
+    pub image: Arc<str>,
+    /// What became of it.
+    pub kind: RowKind,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RowKind {
+    /// It stands for the target with this index.
+    Target(usize),
+    /// It cannot be used.
+    Invalid {
+        /// Why, with a remedy.
+        why: Arc<str>,
+        /// Whether it counts for "warm", as far as it could be read.
+        required: bool,
+    },
+    /// It selects other nodes.
+    NotForThisNode,
+}
+
+/// Everything wanted on this node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Desired {
+    /// Images in the order in which they are pulled: priority, then list order.
+    pub targets: Vec<Target>,
+    /// Texts in list order.
+    pub rows: Vec<Row>,
+    /// The strictest of all lists.
+    pub limits: Limits,
+    /// One hash for all lists.
+    pub revision: String,
+}
+
+impl Desired {
+    /// Merges lists for a node.
+    pub fn merge(lists: &[SourcedList], node: &NodeFacts) -> Self {
+        let limits = lists
+            .iter()
+            .map(|l| &l.list.limits)
+            .fold(None::<Limits>, |all, one| Some(all.map_or_else(|| one.clone(), |all| all.strictest(one))));
+        let limits = limits.unwrap_or_default();
+        let mut merge = Merge { default_timeout: limits.pull_timeout, ..Merge::default() };
+        for list in lists {
+            for entry in &list.list.entries {
+                match &entry.spec {
+                    Err(why) => {
+                        merge
+                            .row(&entry.image, RowKind::Invalid { why: why.as_str().into(), required: entry.required });
+                    }
+                    Ok(spec) if !node.matches(&spec.node_selector, &spec.node_selector_terms) => {
+                        merge.row(&entry.image, RowKind::NotForThisNode);
+                    }
+                    Ok(spec) => merge.entry(&entry.image, spec, list.namespace.as_ref()),
+                }
+            }
+        }
+        let revision = match lists {
+            [one] => one.revision.to_string(),
+            several => crate::list::revision(&several.iter().map(|l| &*l.revision).collect::<Vec<_>>().join(" ")),
+        };
+        merge.finish(limits, revision)
+    }
+}
+
+#[derive(Default)]
+struct Merge {
+    default_timeout: Duration,
+    targets: Vec<Target>,
+    /// Whether an entry gave the target's time-out.
+    own_timeout: Vec<bool>,
+    index: HashMap<TargetKey, usize>,
+    rows: Vec<Row>,
+    seen: HashMap<(Arc<str>, usize), usize>,
+}
+
+/// Stands for rows that have no target.
+const NO_TARGET: usize = usize::MAX;
+
+impl Merge {
+    fn row(&mut self, image: &str, kind: RowKind) {
+        let image: Arc<str> = image.into();
+        let target = if let RowKind::Target(index) = &kind { *index } else { NO_TARGET };
+        let next = self.rows.len();
+        if *self.seen.entry((image.clone(), target)).or_insert(next) == next {
+            self.rows.push(Row { image, kind });
+        }
+    }
+
+    fn entry(&mut self, written: &str, spec: &EntrySpec, namespace: Option<&Arc<str>>) {
+        let named = |name: &str| ObjectName { namespace: namespace.cloned(), name: name.into() };
+        let secrets: Vec<_> = spec.image_pull_secrets.iter().map(|n| named(n)).collect();
+        let accounts: Vec<_> = spec.service_account_name.iter().map(|n| named(n)).collect();
+        let key = TargetKey { canonical: spec.image.canonical().into(), runtime_handler: spec.runtime_handler.clone() };
+        let next = self.targets.len();
+        let index = *self.index.entry(key.clone()).or_insert(next);
+        if index == next {
+            self.own_timeout.push(spec.pull_timeout.is_some());
+            self.targets.push(Target {
+                key,
+                image: spec.image.clone(),
+                policy: spec.policy,
+                pull_secrets: secrets,
+                service_accounts: accounts,
+                priority: spec.priority,
+                refresh_interval: spec.refresh_interval,
+                required: spec.required,
+                pin: spec.pin,
+                pull_timeout: spec.pull_timeout.unwrap_or(self.default_timeout),
+            });
+        } else {
+            let target = &mut self.targets[index];
+            target.policy = eager(target.policy, spec.policy);
+            union(&mut target.pull_secrets, secrets);
+            union(&mut target.service_accounts, accounts);
+            target.priority = target.priority.max(spec.priority);
+            target.refresh_interval = target.refresh_interval.min(spec.refresh_interval);
+            target.required |= spec.required;
+            target.pin |= spec.pin;
+            if let Some(timeout) = spec.pull_timeout {
+                let longest = if self.own_timeout[index] { target.pull_timeout.max(timeout) } else { timeout };
+                target.pull_timeout = longest;
+                self.own_timeout[index] = true;
+            }
+        }
+        self.row(written, RowKind::Target(index));
+    }
+
+    /// Brings the targets into the order of pulling; rows follow.
+    fn finish(self, limits: Limits, revision: String) -> Desired {
+        let mut order: Vec<usize> = (0..self.targets.len()).collect();
+        order.sort_by_key(|i| std::cmp::Reverse(self.targets[*i].priority));
+        let mut place = vec![0; order.len()];
+        for (new, old) in order.iter().enumerate() {
+            place[*old] = new;
+        }
+        let mut targets: Vec<Option<Target>> = self.targets.into_iter().map(Some).collect();
+        let targets = order.iter().filter_map(|old| targets[*old].take()).collect();
+        let mut rows = self.rows;
+        for row in &mut rows {
+            if let RowKind::Target(index) = &mut row.kind {
+                *index = place[*index];
+            }
+        }
+        Desired { targets, rows, limits, revision }
+    }
+}
+
+fn union(all: &mut Vec<ObjectName>, more: Vec<ObjectName>) {
+    for one in more {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+}
+
+/// The policy that pulls more.
+fn eager(a: PullPolicy, b: PullPolicy) -> PullPolicy {
+    match (a, b) {
+        (PullPolicy::Always, _) | (_, PullPolicy::Always) => PullPolicy::Always,
+        (PullPolicy::IfNotPresent, _) | (_, PullPolicy::IfNotPresent) => PullPolicy::IfNotPresent,
+        (PullPolicy::Never, PullPolicy::Never) => PullPolicy::Never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> SourcedList {
+        SourcedList {
+            source: "test".into(),
+            revision: crate::list::revision(text).into(),
+            namespace: None,
+            list: Arc::new(ImageList::parse(text).unwrap()),
+        }
+    }
+
+    fn merged(text: &str) -> Desired {
+        Desired::merge(&[list(text)], &NodeFacts::default())
+    }
+
+    #[test]
+    fn spellings_of_one_image_are_one_pull_with_the_union_of_secrets() {
+        let desired = merged(
+            "images:\n  - {image: busybox, imagePullSecrets: [{name: a}], imagePullPolicy: Never}\n  - {image: 'docker.io/library/busybox:latest', imagePullSecrets: [{name: b}, {name: a}], imagePullPolicy: IfNotPresent}\n  - {image: busybox, imagePullPolicy: Never}\n",
+        );
+        assert_eq!(desired.targets.len(), 1);
+        let names: Vec<_> = desired.targets[0].pull_secrets.iter().map(|s| &*s.name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(desired.targets[0].policy, PullPolicy::IfNotPresent);
+        let rows: Vec<_> = desired.rows.iter().map(|r| &*r.image).collect();
+        assert_eq!(rows, ["busybox", "docker.io/library/busybox:latest"]);
+    }
+
+    #[test]
+    fn priority_then_list_order_and_rows_stay_in_list_order() {
+        let desired = merged(
+            "images:\n  - q.io/a:1\n  - {image: 'q.io/b:1', priority: 5}\n  - Bad//\n  - {image: 'q.io/c:1', priority: 5}\n  - {image: 'q.io/d:1', nodeSelector: {gpu: a}}\n",
+        );
+        let order: Vec<_> = desired.targets.iter().map(|t| t.image.written()).collect();
+        assert_eq!(order, ["q.io/b:1", "q.io/c:1", "q.io/a:1"]);
+        let kinds: Vec<_> = desired.rows.iter().map(|r| r.kind.clone()).collect();
+        assert_eq!(kinds[0], RowKind::Target(2));
+        assert_eq!(kinds[1], RowKind::Target(0));
+        assert!(matches!(kinds[2], RowKind::Invalid { .. }));
+        assert_eq!(kinds[4], RowKind::NotForThisNode);
+    }
+
+    #[test]
+    fn a_runtime_handler_has_a_copy_of_its_own() {
+        let desired = merged("images:\n  - q.io/a:1\n  - {image: 'q.io/a:1', runtimeHandler: kata}\n");
+        assert_eq!(desired.targets.len(), 2);
+    }
+
+    #[test]
+    fn an_entrys_own_timeout_beats_the_limit() {
+        let desired = merged(
+            "limits: {pullTimeout: 5m}\nimages:\n  - q.io/a:1\n  - {image: 'q.io/b:1', pullTimeout: 1m}\n  - {image: 'q.io/a:1', pullTimeout: 2m}\n",
+        );
+        let minutes: Vec<_> = desired.targets.iter().map(|t| t.pull_timeout.as_secs() / 60).collect();
+        assert_eq!(minutes, [2, 1]);
+    }
+}

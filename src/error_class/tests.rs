@@ -1,0 +1,115 @@
+use super::*;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mapping {
+    image: String,
+    grpc_code: String,
+    grpc_message: String,
+    expected_reason: String,
+    expected_message: String,
+}
+
+fn code(name: &str) -> Code {
+    (0..17).map(Code::from_number).find(|c| c.as_str() == name).unwrap_or_else(|| panic!("no code {name}"))
+}
+
+fn image(name: &str) -> ImageRef {
+    ImageRef::parse(name).unwrap()
+}
+
+#[test]
+fn reasons_and_messages_are_the_kubelets() {
+    let cases: Vec<Mapping> = serde_json::from_str(include_str!("../../tests/vectors/error-mapping.json")).unwrap();
+    for case in cases {
+        let (reason, message) = kubelet_words(&case.image, code(&case.grpc_code), &case.grpc_message);
+        assert_eq!(reason, case.expected_reason, "{}", case.grpc_message);
+        assert_eq!(message, case.expected_message, "{}", case.grpc_message);
+    }
+}
+
+#[test]
+fn texts_of_cri_o() {
+    let app = image("registry.example.com/app:v1");
+    for (text, class) in [
+        ("RegistryUnavailable: dial tcp 10.0.0.1:443: connect: connection refused", ErrorClass::RegistryUnavailable),
+        (
+            "SignatureValidationFailed: Source image rejected: A signature was required",
+            ErrorClass::SignatureValidationFailed,
+        ),
+        (
+            "unable to pull image: initializing source docker://registry.example.com/app:v1: reading manifest v1 in registry.example.com/app: manifest unknown",
+            ErrorClass::NotFound,
+        ),
+        (
+            "unable to pull image: initializing source docker://registry.example.com/app:v1: reading manifest v1 in registry.example.com/app: unauthorized: authentication required",
+            ErrorClass::Unauthorized,
+        ),
+        (
+            "unable to pull image: pinging container registry registry.example.com: Get \"https://registry.example.com/v2/\": dial tcp: lookup registry.example.com: no such host",
+            ErrorClass::RegistryUnavailable,
+        ),
+        (
+            "unable to pull image: pinging container registry registry.example.com: Get \"https://registry.example.com/v2/\": tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            ErrorClass::Tls,
+        ),
+        ("short name mode is enforcing, but image name app returns ambiguous list", ErrorClass::InvalidName),
+        (
+            "unable to pull image: choosing an image from manifest list docker://registry.example.com/app:v1: no image found in manifest list for architecture amd64",
+            ErrorClass::NoMatchingPlatform,
+        ),
+        ("something new", ErrorClass::Unknown),
+    ] {
+        assert_eq!(classify(&app, Code::Unknown, text), class, "{text}");
+    }
+}
+
+#[test]
+fn the_code_decides_first() {
+    let app = image("registry.example.com/app:v1");
+    assert_eq!(classify(&app, Code::Unavailable, "anything: not found"), ErrorClass::RuntimeUnavailable);
+    assert_eq!(classify(&app, Code::DeadlineExceeded, ""), ErrorClass::Timeout);
+    assert_eq!(classify(&app, Code::NotFound, "gone"), ErrorClass::NotFound);
+    assert_eq!(classify(&app, Code::Cancelled, "context canceled"), ErrorClass::Stalled);
+}
+
+#[test]
+fn a_name_does_not_decide() {
+    for name in ["registry.example.com/x509:/", "evil.example.com/no-space/429"] {
+        let Ok(app) = ImageRef::parse(name.trim_end_matches(":/")) else { continue };
+        let text = format!("failed to resolve reference \"{}\": {}: not found", app.canonical(), app.canonical());
+        assert_eq!(classify(&app, Code::NotFound, &text), ErrorClass::NotFound, "{text}");
+    }
+    let app = image("registry.example.com/toomanyrequests/certificate:unauthorized");
+    let text = format!("pulling {}: something new", app.canonical());
+    assert_eq!(classify(&app, Code::Unknown, &text), ErrorClass::Unknown);
+}
+
+#[test]
+fn every_class_has_a_remedy_of_one_sentence() {
+    for class in ErrorClass::ALL {
+        assert!(class.remedy().ends_with('.'), "{class}");
+        assert_eq!(serde_json::to_value(class).unwrap(), class.as_str());
+    }
+}
+
+#[test]
+fn an_echoed_secret_is_not_shown() {
+    let error = PullError::from_runtime(
+        &image("quay.io/app:1"),
+        Code::Unknown,
+        "denied for canary-pass, sorry",
+        &["canary-pass"],
+    );
+    assert!(!error.message.contains("canary-pass"), "{}", error.message);
+}
+
+proptest::proptest! {
+    #[test]
+    fn hostile_texts_are_classified_without_panic(text in "\\PC{0,300}", number in -3i32..20) {
+        let app = image("registry.example.com/app:v1");
+        let error = PullError::from_runtime(&app, Code::from_number(number), &text, &[]);
+        proptest::prop_assert!(!error.message.contains('\n'));
+    }
+}

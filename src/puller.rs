@@ -1,0 +1,131 @@
+//! One attempt to pull one image: each credential in turn, within a bound.
+
+use std::{sync::Arc, time::Duration};
+
+use secrecy::ExposeSecret as _;
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+
+use crate::{
+    credentials::{Auth, Credential},
+    desired::Target,
+    error_class::{Code, ErrorClass, PullError},
+    error_text,
+    image_state::{Stored, UsedCredential},
+    runtime::{Runtime, spec_of},
+    stock::Outcome,
+};
+
+/// Pulls a target with the credentials that were found for it; anonymously, once, where there are none.
+///
+/// The bound counts from here, so time in the queue is not in it. Dropping the future ends the pull in the runtime.
+pub async fn pull(runtime: &Runtime, target: &Target, credentials: &[Credential]) -> Outcome {
+    let bound = target.pull_timeout;
+    let deadline = Instant::now() + bound;
+    let mut failures: Vec<PullError> = Vec::new();
+    let tries: Vec<Option<&Credential>> =
+        if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };
+    for credential in tries {
+        match timeout_at(deadline, try_one(runtime, target, credential)).await {
+            Err(_) => return Outcome::Failed(timed_out(bound)),
+            Ok(Try::Pulled(stored)) => {
+                let credential =
+                    credential.map(|c| UsedCredential { source: c.source, origin: Arc::from(c.origin.as_str()) });
+                return Outcome::Pulled { stored, credential };
+            }
+            Ok(Try::Interrupted) => return Outcome::Interrupted,
+            Ok(Try::Failed(error)) => {
+                let more = error.class.is_refusal();
+                failures.push(error);
+                if !more {
+                    break;
+                }
+            }
+        }
+    }
+    Outcome::Failed(together(failures))
+}
+
+enum Try {
+    Pulled(Stored),
+    Failed(PullError),
+    Interrupted,
+}
+
+async fn try_one(runtime: &Runtime, target: &Target, credential: Option<&Credential>) -> Try {
+    let namespace = target.pull_secrets.first().and_then(|s| s.namespace.as_deref());
+    let auth = credential.map(|c| c.auth.to_cri());
+    match runtime.pull(spec_of(target), auth, namespace).await {
+        Ok(image_ref) => Try::Pulled(what_came(runtime, target, &image_ref).await),
+        // the connection ended under the call: the runtime's end, not the image's
+        Err(status) if lost(&status) => Try::Interrupted,
+        Err(status) => {
+            let secrets = credential.map(|c| secrets_of(&c.auth)).unwrap_or_default();
+            let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+            let code = Code::from_number(status.code().into());
+            Try::Failed(PullError::from_runtime(&target.image, code, status.message(), &secrets))
+        }
+    }
+}
+
+/// Whether a call failed because its connection ended. A server's own `Unavailable` comes with headers from it; what
+/// the client makes of a broken stream has a source.
+fn lost(status: &Status) -> bool {
+    use std::error::Error as _;
+    status.source().is_some()
+        && matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled)
+}
+
+/// Size and digest of what was pulled. The pull succeeded, so an answer that does not say more is no failure.
+async fn what_came(runtime: &Runtime, target: &Target, image_ref: &str) -> Stored {
+    match runtime.stored(target).await {
+        Ok(Some(stored)) => stored,
+        Ok(None) | Err(_) => Stored { digest: error_text::one_line(image_ref).into(), size: 0, pinned: false },
+    }
+}
+
+/// Texts that a registry could echo.
+fn secrets_of(auth: &Auth) -> Vec<String> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let password = auth.password.expose_secret().to_owned();
+    let basic = STANDARD.encode(format!("{}:{password}", auth.username));
+    let tokens = [&auth.identity_token, &auth.registry_token];
+    let tokens = tokens.into_iter().flatten().map(|t| t.expose_secret().to_owned());
+    [password, basic].into_iter().chain(tokens).filter(|s| !s.is_empty()).collect()
+}
+
+fn timed_out(bound: Duration) -> PullError {
+    PullError::own(
+        ErrorClass::Timeout,
+        &format!("the pull took longer than pullTimeout ({} s) and was ended", bound.as_secs_f64()),
+    )
+}
+
+/// One error for all credentials: distinct messages in brackets, as the kubelet joins them. The class is that of the
+/// failure which ended the attempt; where all were refusals, the one that says most.
+fn together(mut failures: Vec<PullError>) -> PullError {
+    let Some(last) = failures.pop() else {
+        return PullError::own(ErrorClass::Unknown, "no attempt was made");
+    };
+    if failures.is_empty() {
+        return last;
+    }
+    let class = if last.class.is_refusal() {
+        let all = || failures.iter().chain([&last]);
+        let has = |class| all().any(|f| f.class == class);
+        [ErrorClass::Unauthorized, ErrorClass::NotFound].into_iter().find(|c| has(*c)).unwrap_or(last.class)
+    } else {
+        last.class
+    };
+    let mut messages: Vec<&str> = Vec::new();
+    for failure in failures.iter().chain([&last]) {
+        if !messages.contains(&failure.message.as_str()) {
+            messages.push(&failure.message);
+        }
+    }
+    let (reason, message) = match messages.as_slice() {
+        [one] => (last.reason, (*one).to_owned()),
+        several => ("ErrImagePull", format!("[{}]", several.join(", "))),
+    };
+    PullError { class, reason, message: error_text::one_line(&message) }
+}

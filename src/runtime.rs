@@ -1,0 +1,204 @@
+//! The node's container runtime, over CRI version 1 on a unix socket.
+
+mod connection;
+pub mod endpoint;
+mod look;
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+pub use connection::Closed;
+pub use endpoint::Endpoint;
+use tokio::time::{Instant, timeout};
+use tonic::{Status, transport::Channel};
+
+use crate::{
+    cri::{
+        AuthConfig, Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PodSandboxConfig, PodSandboxMetadata,
+        PullImageRequest, VersionRequest, VersionResponse, image_service_client::ImageServiceClient,
+        runtime_service_client::RuntimeServiceClient,
+    },
+    desired::Target,
+    error_text::one_line,
+};
+
+/// Largest message in either direction: a store of 10,000 images lists in about 5 MB.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+/// Bound of every call but a pull, the kubelet's `runtimeRequestTimeout`.
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
+/// Bound of the first call on a new connection.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the runtime cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The socket cannot be connected to.
+    #[error("cannot connect to the container runtime at {endpoint}: {reason}")]
+    Connect {
+        /// The socket.
+        endpoint: Endpoint,
+        /// The system's or gRPC's word for it.
+        reason: String,
+    },
+    /// Something answers that does not speak CRI version 1.
+    #[error("{endpoint} does not answer as a CRI v1 runtime: {reason}")]
+    Hello {
+        /// The socket.
+        endpoint: Endpoint,
+        /// What came instead.
+        reason: String,
+    },
+    /// A call failed.
+    #[error("the container runtime refused {method}: {reason}")]
+    Call {
+        /// The CRI method.
+        method: &'static str,
+        /// gRPC's word for it.
+        reason: String,
+    },
+}
+
+/// Told after each call: method, gRPC code in Go's wording, and how long it took.
+pub type Observer = Arc<dyn Fn(&'static str, &'static str, Duration) + Send + Sync>;
+
+/// A connection to the runtime.
+#[derive(Clone)]
+pub struct Runtime {
+    images: ImageServiceClient<Channel>,
+    endpoint: Endpoint,
+    version: VersionResponse,
+    closed: Closed,
+    observer: Observer,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime")
+            .field("endpoint", &self.endpoint)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Connects, and asks for the version to see that a runtime answers.
+    pub async fn connect(endpoint: &Endpoint, observer: Observer) -> Result<Self, RuntimeError> {
+        let (channel, closed) = connection::open(endpoint.path())
+            .await
+            .map_err(|reason| RuntimeError::Connect { endpoint: endpoint.clone(), reason })?;
+        let hello = |reason| RuntimeError::Hello { endpoint: endpoint.clone(), reason };
+        let mut client = RuntimeServiceClient::new(channel.clone());
+        let began = Instant::now();
+        let answer = timeout(HELLO_TIMEOUT, client.version(VersionRequest { version: "v1".into() })).await;
+        let version = match answer {
+            Ok(answer) => {
+                let code = answer.as_ref().map_or_else(|status| code_name(status), |_| "OK");
+                observer("Version", code, began.elapsed());
+                answer.map_err(|status| hello(one_line(status.message())))?.into_inner()
+            }
+            Err(_) => return Err(hello(format!("no answer within {} s", HELLO_TIMEOUT.as_secs()))),
+        };
+        Ok(Self {
+            images: ImageServiceClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            endpoint: endpoint.clone(),
+            version,
+            closed,
+            observer,
+        })
+    }
+
+    /// The socket.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Name and version as the runtime tells them, such as `containerd 2.1.9`.
+    pub fn name_and_version(&self) -> String {
+        one_line(&format!("{} {}", self.version.runtime_name, self.version.runtime_version))
+    }
+
+    /// Resolves when the connection ends, which is when the runtime's process ends.
+    pub fn closed(&self) -> Closed {
+        self.closed.clone()
+    }
+
+    /// Everything in the store.
+    pub async fn list(&self) -> Result<Vec<Image>, Status> {
+        let mut client = self.images.clone();
+        let call = client.list_images(ListImagesRequest { filter: None });
+        let answer = self.observed("ListImages", bounded(call)).await?;
+        Ok(answer.into_inner().images)
+    }
+
+    /// What the store has under a name or ID; none where it has nothing.
+    pub async fn status(&self, image: ImageSpec) -> Result<Option<Image>, Status> {
+        let mut client = self.images.clone();
+        let call = client.image_status(ImageStatusRequest { image: Some(image), verbose: false });
+        Ok(self.observed("ImageStatus", bounded(call)).await?.into_inner().image)
+    }
+
+    /// Pulls. There is no bound here: the caller drops the future to end the pull, which the runtime notices.
+    pub async fn pull(
+        &self,
+        image: ImageSpec,
+        auth: Option<AuthConfig>,
+        namespace: Option<&str>,
+    ) -> Result<String, Status> {
+        let mut client = self.images.clone();
+        let sandbox_config = (namespace.is_some() || !image.runtime_handler.is_empty()).then(|| PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                namespace: namespace.unwrap_or_default().to_owned(),
+                ..Default::default()
+            }),
+        });
+        let call = client.pull_image(PullImageRequest { image: Some(image), auth, sandbox_config });
+        Ok(self.observed("PullImage", call).await?.into_inner().image_ref)
+    }
+
+    async fn observed<T>(
+        &self,
+        method: &'static str,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let began = Instant::now();
+        let answer = call.await;
+        let code = answer.as_ref().map_or_else(code_name, |_| "OK");
+        (self.observer)(method, code, began.elapsed());
+        answer
+    }
+}
+
+async fn bounded<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    timeout(REQUEST_TIMEOUT, call).await.unwrap_or_else(|_| {
+        Err(Status::deadline_exceeded(format!("the runtime did not answer within {} s", REQUEST_TIMEOUT.as_secs())))
+    })
+}
+
+/// A status' code in Go's wording.
+pub fn code_name(status: &Status) -> &'static str {
+    crate::error_class::Code::from_number(status.code().into()).as_str()
+}
+
+/// What the runtime is sent about a target.
+pub fn spec_of(target: &Target) -> ImageSpec {
+    ImageSpec {
+        image: target.image.cri_image(),
+        annotations: HashMap::new(),
+        user_specified_image: String::new(),
+        runtime_handler: target.key.runtime_handler.to_string(),
+    }
+}
+
+/// The first of the usual sockets at which a runtime answers.
+pub async fn find(observer: &Observer) -> Option<Runtime> {
+    for path in endpoint::USUAL {
+        if !Path::new(path).exists() {
+            continue;
+        }
+        if let Ok(runtime) = Runtime::connect(&Endpoint::of_path(path), observer.clone()).await {
+            return Some(runtime);
+        }
+    }
+    None
+}

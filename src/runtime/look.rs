@@ -1,0 +1,47 @@
+//! Looking at the runtime's store.
+
+use std::collections::HashMap;
+
+use futures::{StreamExt as _, stream};
+use tonic::{Code, Status};
+
+use super::{Runtime, spec_of};
+use crate::{
+    clock::Moment,
+    desired::Target,
+    image_state::Stored,
+    stock::{Observation, stored_of},
+};
+
+/// `ImageStatus` calls at once.
+const PARALLEL_STATUS: usize = 8;
+
+impl Runtime {
+    /// Looks at the store: one `ListImages`, and one `ImageStatus` for each of `to_ask`, the targets for which the list
+    /// does not decide.
+    pub async fn look(&self, to_ask: Vec<Target>, began: Moment) -> Result<Observation, Status> {
+        let listed = self.list().await?;
+        let mut asked = HashMap::with_capacity(to_ask.len());
+        let mut answers = stream::iter(to_ask)
+            .map(|target| async move {
+                let answer = self.stored(&target).await;
+                (target.key, answer)
+            })
+            .buffer_unordered(PARALLEL_STATUS);
+        while let Some((key, answer)) = answers.next().await {
+            match answer {
+                Ok(stored) => drop(asked.insert(key, stored)),
+                // a name that the runtime does not understand is not there; pulling it will say why
+                Err(status) if status.code() != Code::Unavailable => drop(asked.insert(key, None)),
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(Observation::new(began, Some(listed), asked))
+    }
+
+    /// What the store has of one target, by the text that the kubelet would ask with.
+    pub async fn stored(&self, target: &Target) -> Result<Option<Stored>, Status> {
+        let found = self.status(spec_of(target)).await?;
+        Ok(found.map(|image| stored_of(&image, &target.key.canonical)))
+    }
+}

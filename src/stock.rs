@@ -1,0 +1,297 @@
+//! The node's stock: what is wanted, what is there, and the state of each image. Pure; [`crate::agent`] and
+//! `prepull pull` feed it with what happened and carry out what it plans.
+
+mod observation;
+mod warmth;
+
+use std::{collections::HashMap, sync::Arc};
+
+pub use observation::{Observation, stored_of};
+pub use warmth::Warmth;
+
+use crate::{
+    backoff,
+    clock::Moment,
+    cooldown::Cooldowns,
+    desired::{Desired, RowKind, Target, TargetKey},
+    error_class::PullError,
+    image_state::{Event, ImageState, Stored, UsedCredential, Wait, step},
+    plan::{self, Action, Gates, Plan},
+};
+
+/// What is known about one target.
+#[derive(Debug, Clone)]
+struct Tracked {
+    state: ImageState,
+    /// What the runtime last said, whatever the state.
+    stored: Option<Stored>,
+    /// When it said so.
+    stored_at: Moment,
+    /// An edit or a new secret came during the pull: a failure of the old attempt does not count.
+    forgiven: bool,
+}
+
+/// A change of an image's state, to be told to people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// The image as first written.
+    pub image: Arc<str>,
+    /// The variant before.
+    pub from: &'static str,
+    /// The state now.
+    pub to: ImageState,
+    /// Whether this is only what the first look at the store found, and no change on the node.
+    pub first_look: bool,
+}
+
+/// A finished attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The image is in the store.
+    Pulled {
+        /// What the runtime says about it.
+        stored: Stored,
+        /// What it succeeded with.
+        credential: Option<UsedCredential>,
+    },
+    /// It is not.
+    Failed(PullError),
+    /// The connection to the runtime ended.
+    Interrupted,
+}
+
+/// The stock of a node.
+#[derive(Debug, Default)]
+pub struct Stock {
+    desired: Desired,
+    tracked: Vec<Tracked>,
+    index: HashMap<TargetKey, usize>,
+    cooldowns: Cooldowns,
+    gates: Gates,
+    list_read: bool,
+    looked: bool,
+    transitions: Vec<Transition>,
+}
+
+impl Stock {
+    /// What is wanted.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// Cool-downs of registries.
+    pub fn cooldowns(&self) -> &Cooldowns {
+        &self.cooldowns
+    }
+
+    /// Whether a list was ever read.
+    pub fn list_read(&self) -> bool {
+        self.list_read
+    }
+
+    /// Whether the store was ever looked at.
+    pub fn looked(&self) -> bool {
+        self.looked
+    }
+
+    /// A target, its state, and what the store has of it.
+    pub fn target(&self, index: usize) -> (&Target, &ImageState, Option<&Stored>) {
+        let tracked = &self.tracked[index];
+        (&self.desired.targets[index], &tracked.state, tracked.stored.as_ref())
+    }
+
+    /// The state behind a row.
+    pub fn row_state(&self, row: &RowKind) -> ImageState {
+        match row {
+            RowKind::Target(index) => self.tracked[*index].state.clone(),
+            RowKind::Invalid { why, .. } => ImageState::Invalid { why: why.clone() },
+            RowKind::NotForThisNode => ImageState::NotForThisNode,
+        }
+    }
+
+    /// Where a target stands now.
+    pub fn find(&self, key: &TargetKey) -> Option<usize> {
+        self.index.get(key).copied()
+    }
+
+    /// Changes of state since the last call.
+    pub fn take_transitions(&mut self) -> Vec<Transition> {
+        std::mem::take(&mut self.transitions)
+    }
+
+    /// Puts a new list in force. Returns the targets that are no longer wanted and are being pulled: their pulls are
+    /// to be ended. Entries that are new or were edited begin anew, without back-off; the others keep their state.
+    pub fn apply(&mut self, desired: Desired, now: Moment) -> Vec<TargetKey> {
+        let mut before: HashMap<TargetKey, (Target, Tracked)> = std::mem::take(&mut self.desired.targets)
+            .into_iter()
+            .zip(std::mem::take(&mut self.tracked))
+            .map(|(target, tracked)| (target.key.clone(), (target, tracked)))
+            .collect();
+        let mut edited = Vec::new();
+        for (index, target) in desired.targets.iter().enumerate() {
+            let tracked = match before.remove(&target.key) {
+                Some((old, tracked)) => {
+                    if old != *target {
+                        edited.push(index);
+                    }
+                    tracked
+                }
+                None => {
+                    Tracked { state: ImageState::new(now), stored: None, stored_at: Moment::default(), forgiven: false }
+                }
+            };
+            self.tracked.push(tracked);
+        }
+        self.index = desired.targets.iter().enumerate().map(|(i, t)| (t.key.clone(), i)).collect();
+        self.desired = desired;
+        self.list_read = true;
+        let targets = &self.desired.targets;
+        self.cooldowns.retain(|registry| targets.iter().any(|t| t.image.registry() == registry));
+        for index in edited {
+            self.forgive(index, now);
+        }
+        let pulling = |(key, (_, tracked)): (TargetKey, (Target, Tracked))| {
+            matches!(tracked.state, ImageState::Pulling { .. }).then_some(key)
+        };
+        before.into_iter().filter_map(pulling).collect()
+    }
+
+    /// The runtime answered. What an earlier pull ended with since the look began is newer than the look.
+    pub fn looked_at(&mut self, observation: &Observation, now: Moment) {
+        self.gates.runtime_ready = true;
+        self.looked = true;
+        for index in 0..self.tracked.len() {
+            let target = &self.desired.targets[index];
+            let Some(found) = observation.find(target) else { continue };
+            if self.tracked[index].stored_at > observation.began {
+                continue;
+            }
+            let policy = target.policy;
+            self.tracked[index].stored.clone_from(&found);
+            self.tracked[index].stored_at = now;
+            self.event(index, Event::Looked { found, policy }, now);
+        }
+    }
+
+    /// The runtime no longer answers: nothing begins until it was looked at again.
+    pub fn runtime_gone(&mut self) {
+        self.gates.runtime_ready = false;
+    }
+
+    /// The runtime is back after an absence: failures that it or its absence caused are forgotten.
+    pub fn runtime_back(&mut self, now: Moment) {
+        self.cooldowns.clear();
+        for index in 0..self.tracked.len() {
+            if matches!(self.tracked[index].state, ImageState::BackOff { .. }) {
+                self.forgive(index, now);
+            }
+        }
+    }
+
+    /// Clears the back-off of one target, for its entry or its secret changed.
+    pub fn forgive(&mut self, index: usize, now: Moment) {
+        let policy = self.desired.targets[index].policy;
+        self.tracked[index].forgiven = true;
+        let found = self.tracked[index].stored.clone();
+        self.event(index, Event::Forgiven { policy, found }, now);
+        if !self.gates.runtime_ready {
+            self.event(index, Event::Held(Wait::Runtime), now);
+        }
+    }
+
+    /// A pull begins.
+    pub fn started(&mut self, index: usize, now: Moment) {
+        self.tracked[index].forgiven = false;
+        self.event(index, Event::Started, now);
+    }
+
+    /// A pull ended. `random` is from 0 to 1.
+    pub fn finished(&mut self, key: &TargetKey, outcome: Outcome, began: Moment, now: Moment, random: f64) {
+        let Some(index) = self.find(key) else { return };
+        let registry = self.desired.targets[index].image.registry().clone();
+        match outcome {
+            Outcome::Pulled { stored, credential } => {
+                self.cooldowns.succeeded(&registry);
+                self.tracked[index].stored = Some(stored.clone());
+                self.tracked[index].stored_at = now;
+                self.event(index, Event::Pulled { stored, credential }, now);
+            }
+            Outcome::Failed(error) => {
+                if error.class.cools_registry_down() {
+                    self.cooldowns.failed(&registry, began, now, random);
+                } else if error.class.is_registrys_answer() {
+                    self.cooldowns.succeeded(&registry);
+                }
+                let before = match &self.tracked[index].state {
+                    ImageState::Pulling { failures, .. } => *failures,
+                    _ => None,
+                };
+                let failures = backoff::IMAGE.failed(before, now);
+                let until = backoff::IMAGE.until(failures, random);
+                self.event(index, Event::Failed { error, failures, until }, now);
+                if self.tracked[index].forgiven {
+                    self.forgive(index, now);
+                }
+            }
+            Outcome::Interrupted => self.event(index, Event::Interrupted, now),
+        }
+    }
+
+    /// Plans, and notes what waits. The caller starts what is returned and calls [`Stock::started`] for each.
+    pub fn plan(&mut self, now: Moment) -> Plan {
+        let states: Vec<&ImageState> = self.tracked.iter().map(|t| &t.state).collect();
+        let mut plan = plan::plan(&self.desired, &states, &self.cooldowns, self.gates, now);
+        plan.actions.retain(|action| match *action {
+            Action::Start(_) => true,
+            Action::Hold(index, why) => {
+                let state = std::mem::replace(&mut self.tracked[index].state, ImageState::NotForThisNode);
+                self.tracked[index].state = step(state, Event::Held(why), now);
+                false
+            }
+        });
+        plan
+    }
+
+    /// How far the node is.
+    pub fn warmth(&self) -> Warmth {
+        let stored = |index: usize| self.tracked[index].stored.is_some();
+        Warmth::of(&self.desired, self.list_read, self.looked, stored)
+    }
+
+    /// Whether nothing is left to do: every target is there, or is never pulled, or has failed and waits.
+    pub fn at_rest(&self) -> bool {
+        self.tracked.iter().all(|t| match &t.state {
+            ImageState::Present { .. }
+            | ImageState::BackOff { .. }
+            | ImageState::Missing { .. }
+            | ImageState::Invalid { .. }
+            | ImageState::NotForThisNode => true,
+            ImageState::Pending { .. } | ImageState::Pulling { .. } => false,
+        })
+    }
+
+    /// Targets that want the runtime's own word on their name, see [`Observation::needs_asking`].
+    pub fn to_ask(&self) -> Vec<Target> {
+        self.desired.targets.iter().filter(|t| Observation::needs_asking(t)).cloned().collect()
+    }
+
+    fn event(&mut self, index: usize, event: Event, now: Moment) {
+        let tracked = &mut self.tracked[index];
+        let before = std::mem::replace(&mut tracked.state, ImageState::NotForThisNode);
+        let (from, first_look) =
+            (before.name(), matches!(before, ImageState::Pending { why: Wait::Runtime, failures: None, .. }));
+        tracked.state = step(before, event, now);
+        let to = &tracked.state;
+        if to.name() != from {
+            self.transitions.push(Transition {
+                image: self.desired.targets[index].image.written().into(),
+                from,
+                to: to.clone(),
+                first_look: first_look && !matches!(to, ImageState::Pulling { .. }),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
