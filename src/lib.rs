@@ -2,7 +2,9 @@
 //!
 //! The library is the binary's own; ARCHITECTURE.md draws how the parts hang together.
 
+pub mod agent;
 pub mod backoff;
+pub mod cli;
 pub mod clock;
 pub mod cooldown;
 pub mod credentials;
@@ -10,10 +12,14 @@ pub mod cri;
 pub mod desired;
 pub mod error_class;
 pub mod error_text;
+pub mod http;
 pub mod image_ref;
 pub mod image_state;
 pub mod list;
+pub mod metrics;
+pub mod page;
 pub mod plan;
 pub mod puller;
 pub mod runtime;
+pub mod status;
 pub mod stock;

@@ -68,12 +68,18 @@ pub struct Stock {
     index: HashMap<TargetKey, usize>,
     cooldowns: Cooldowns,
     gates: Gates,
+    no_cool_down: bool,
     list_read: bool,
     looked: bool,
     transitions: Vec<Transition>,
 }
 
 impl Stock {
+    /// Empty. Without `cool_down` no registry is ever left alone for a while.
+    pub fn new(cool_down: bool) -> Self {
+        Self { no_cool_down: !cool_down, ..Self::default() }
+    }
+
     /// What is wanted.
     pub fn desired(&self) -> &Desired {
         &self.desired
@@ -217,7 +223,7 @@ impl Stock {
                 self.event(index, Event::Pulled { stored, credential }, now);
             }
             Outcome::Failed(error) => {
-                if error.class.cools_registry_down() {
+                if error.class.cools_registry_down() && !self.no_cool_down {
                     self.cooldowns.failed(&registry, began, now, random);
                 } else if error.class.is_registrys_answer() {
                     self.cooldowns.succeeded(&registry);
@@ -258,14 +264,15 @@ impl Stock {
         Warmth::of(&self.desired, self.list_read, self.looked, stored)
     }
 
-    /// Whether nothing is left to do: every target is there, or is never pulled, or has failed and waits.
-    pub fn at_rest(&self) -> bool {
+    /// Whether nothing is left to do: every target is there, or is never pulled, or has failed, where failures are not
+    /// tried again.
+    pub fn at_rest(&self, failures_are_tried_again: bool) -> bool {
         self.tracked.iter().all(|t| match &t.state {
             ImageState::Present { .. }
-            | ImageState::BackOff { .. }
             | ImageState::Missing { .. }
             | ImageState::Invalid { .. }
             | ImageState::NotForThisNode => true,
+            ImageState::BackOff { .. } => !failures_are_tried_again,
             ImageState::Pending { .. } | ImageState::Pulling { .. } => false,
         })
     }

@@ -1,0 +1,106 @@
+//! The daemon: wires list sources, runtime, keeper and HTTP together. ARCHITECTURE.md draws the tasks and channels.
+
+pub mod inotify;
+pub mod keeper;
+pub mod link;
+pub mod lists;
+mod report;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+pub use report::{LogReporter, Reporter};
+
+use crate::{clock::Clock, http, list::affinity::NodeFacts, metrics::Metrics, runtime::Endpoint};
+
+/// Questions that may wait for the loop; more of them wait in their connections.
+const QUERY_QUEUE: usize = 16;
+/// List updates and link events that may wait. Their tasks wait when it is full, and read the newest afterwards.
+const EVENT_QUEUE: usize = 4;
+
+/// When `/readyz` answers 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReadyWhen {
+    /// When every required image is in the store.
+    Warm,
+    /// As soon as the agent's loop turns.
+    Running,
+}
+
+/// What the agent is to do, as its flags say.
+#[derive(Debug)]
+pub struct Options {
+    /// Socket of the runtime; none: the first of the usual ones that answers.
+    pub runtime_endpoint: Option<Endpoint>,
+    /// The list.
+    pub images: PathBuf,
+    /// This node.
+    pub node: NodeFacts,
+    /// Where HTTP is served.
+    pub listen: SocketAddr,
+    /// How often the store is looked at without a reason.
+    pub resync: Duration,
+    /// When the agent counts as ready.
+    pub ready_when: ReadyWhen,
+}
+
+/// Runs until SIGTERM or SIGINT. A second signal ends the process at once.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let metrics = Metrics::new()?;
+    let listener = http::bind(options.listen).await.map_err(|e| {
+        anyhow::anyhow!("cannot listen on {}: {e}; choose another address with --listen", options.listen)
+    })?;
+    tracing::info!(listen = %options.listen, node = %options.node.name, version = env!("CARGO_PKG_VERSION"), revision = env!("PREPULL_REVISION"), "prepull agent starts");
+
+    let (list_sender, lists) = mpsc::channel(EVENT_QUEUE);
+    let (link_sender, link) = mpsc::channel(EVENT_QUEUE);
+    let (query_sender, queries) = mpsc::channel(QUERY_QUEUE);
+    let stop = on_signals()?;
+
+    let source: Arc<str> = options.images.display().to_string().into();
+    let configured = vec![source.clone()];
+    tokio::spawn(lists::follow_file(options.images, source, list_sender));
+    tokio::spawn(link::keep_linked(options.runtime_endpoint, metrics.cri_observer(), link_sender));
+    tokio::spawn(async move {
+        if let Err(e) = http::serve(listener, query_sender).await {
+            tracing::error!(error = %e, "the HTTP server ended");
+        }
+    });
+
+    let inputs = keeper::Inputs { lists, link, queries, stop };
+    let settings = keeper::Settings {
+        node: options.node,
+        resync: options.resync,
+        ready_when: options.ready_when,
+        sources: configured,
+        once: None,
+    };
+    keeper::Keeper::new(settings, metrics, clock, LogReporter).run(inputs).await;
+    tracing::info!("prepull agent ends");
+    Ok(())
+}
+
+/// Turns true with the first SIGTERM or SIGINT; the second one ends the process.
+pub fn on_signals() -> std::io::Result<watch::Receiver<bool>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        for round in 0.. {
+            let code = tokio::select! {
+                _ = term.recv() => 143,
+                _ = int.recv() => 130,
+            };
+            if round > 0 {
+                std::process::exit(code);
+            }
+            sender.send_replace(true);
+        }
+    });
+    Ok(receiver)
+}

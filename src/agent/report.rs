@@ -1,0 +1,87 @@
+//! What people are told while the keeper works.
+
+use crate::{
+    image_state::ImageState,
+    stock::{Transition, Warmth},
+};
+
+/// Is told about every change.
+pub trait Reporter {
+    /// An image's state changed.
+    fn transition(&mut self, transition: &Transition);
+    /// The node became warm, or stopped being so.
+    fn warmth(&mut self, warmth: &Warmth);
+}
+
+impl Reporter for Box<dyn Reporter> {
+    fn transition(&mut self, transition: &Transition) {
+        (**self).transition(transition);
+    }
+
+    fn warmth(&mut self, warmth: &Warmth) {
+        (**self).warmth(warmth);
+    }
+}
+
+/// One log line for each change.
+#[derive(Debug, Clone, Copy)]
+pub struct LogReporter;
+
+impl Reporter for LogReporter {
+    fn transition(&mut self, transition: &Transition) {
+        let image = &*transition.image;
+        let from = transition.from;
+        match &transition.to {
+            // what the first look finds is one line in all, told by the keeper
+            ImageState::Present { .. } | ImageState::Pending { .. } | ImageState::Missing { .. }
+                if transition.first_look =>
+            {
+                tracing::debug!(image, state = transition.to.name(), "image looked up");
+            }
+            ImageState::Pending { why, .. } if from == "Present" => {
+                tracing::warn!(
+                    image,
+                    waits_for = why.as_str(),
+                    "image is gone from the store and will be pulled again"
+                );
+            }
+            ImageState::Pending { why, .. } => tracing::info!(image, waits_for = why.as_str(), "image is to be pulled"),
+            ImageState::Pulling { attempt, .. } => {
+                tracing::info!(image, attempt, reason = "Pulling", "image is being pulled")
+            }
+            ImageState::Present { stored, credential, .. } => {
+                let credential = credential.as_ref().map(tracing::field::display);
+                tracing::info!(
+                    image,
+                    digest = &*stored.digest,
+                    size_bytes = stored.size,
+                    credential,
+                    reason = "Pulled",
+                    "image is present"
+                );
+            }
+            ImageState::BackOff { failures, error, .. } => tracing::warn!(
+                image,
+                reason = error.reason,
+                class = %error.class,
+                attempt = failures.count,
+                error = %error,
+                remedy = error.class.remedy(),
+                "image could not be pulled"
+            ),
+            ImageState::Missing { .. } => {
+                tracing::warn!(image, reason = "ErrImageNeverPull", "image is missing and its policy is Never");
+            }
+            ImageState::Invalid { why } => tracing::warn!(image, why = &**why, "entry cannot be used"),
+            ImageState::NotForThisNode => tracing::info!(image, "entry selects other nodes"),
+        }
+    }
+
+    fn warmth(&mut self, warmth: &Warmth) {
+        if warmth.warm {
+            tracing::info!(present = warmth.present, required = warmth.required, "node is warm");
+        } else {
+            tracing::info!(reason = %warmth.reason, "node is not warm");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The command line. Every flag has a twin in the environment, `PREPULL_` and the flag in capitals.
+
+mod agent;
+mod check;
+mod explain;
+mod options;
+pub mod output;
+mod pull;
+pub mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Keeps a Kubernetes node's image store stocked with a list of images.
+#[derive(Debug, Parser)]
+#[command(name = "prepull", version, about, disable_help_subcommand = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep this node stocked: the daemon
+    Agent(agent::Args),
+    /// Pull images now, once, with progress
+    Pull(pull::Args),
+    /// Validate a list, offline
+    Check(check::Args),
+    /// Show how images are named and pulled, and with which credentials
+    Explain(explain::Args),
+}
+
+/// Something that was asked for is not so.
+pub const NOT_SO: u8 = 1;
+/// The command line is wrong.
+pub const WRONG_USAGE: u8 = 2;
+
+/// Runs a command.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Agent(args) => agent::run(args).await,
+        Command::Pull(args) => pull::run(args).await,
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+    }
+}

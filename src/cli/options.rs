@@ -1,0 +1,62 @@
+//! Flags that several commands share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::{cli::output::Format, runtime::Endpoint};
+
+/// Where the container runtime is.
+#[derive(Debug, Args)]
+pub(super) struct RuntimeArgs {
+    /// Socket of the container runtime, unix:///path or a path [default: the first that answers among containerd,
+    /// CRI-O, k3s and cri-dockerd]
+    #[arg(long, env = "PREPULL_RUNTIME_ENDPOINT", value_name = "SOCKET")]
+    pub(super) runtime_endpoint: Option<Endpoint>,
+}
+
+/// Where credentials come from.
+#[derive(Debug, Args)]
+pub(super) struct CredentialArgs {
+    /// Docker config of the node; repeatable; a file named .dockercfg is of the legacy format [default: the kubelet's
+    /// search order]
+    #[arg(long, env = "PREPULL_DOCKER_CONFIG", value_name = "FILE", value_delimiter = ',')]
+    pub(super) docker_config: Vec<PathBuf>,
+    /// The kubelet's root folder, where its docker config is looked for first
+    #[arg(long, env = "PREPULL_KUBELET_ROOT", value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub(super) kubelet_root: PathBuf,
+    /// Manifest of a pull secret, YAML or JSON, tried for every image; repeatable
+    #[arg(long, env = "PREPULL_PULL_SECRET", value_name = "FILE", value_delimiter = ',')]
+    pub(super) pull_secret: Vec<PathBuf>,
+    /// The kubelet's configuration of credential provider plugins, a file or a folder
+    #[arg(
+        long,
+        env = "PREPULL_IMAGE_CREDENTIAL_PROVIDER_CONFIG",
+        value_name = "PATH",
+        requires = "image_credential_provider_bin_dir"
+    )]
+    pub(super) image_credential_provider_config: Option<PathBuf>,
+    /// The folder with the plugins' programs
+    #[arg(long, env = "PREPULL_IMAGE_CREDENTIAL_PROVIDER_BIN_DIR", value_name = "DIR")]
+    pub(super) image_credential_provider_bin_dir: Option<PathBuf>,
+    /// Ask the cloud that this machine runs in for credentials of its own registries
+    #[arg(long, env = "PREPULL_CLOUD_CREDENTIALS", value_name = "WHEN", default_value = "auto")]
+    pub(super) cloud_credentials: CloudCredentials,
+}
+
+/// Whether clouds are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CloudCredentials {
+    /// For their own registries, where no plugin does it.
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// How data is printed.
+#[derive(Debug, Args)]
+pub(super) struct OutputArgs {
+    /// How to print
+    #[arg(short, long, env = "PREPULL_OUTPUT", value_name = "FORMAT", default_value = "table")]
+    pub(super) output: Format,
+}

@@ -1,0 +1,127 @@
+//! `prepull pull`: the list's images now, once, with no cluster at all.
+
+mod progress;
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::bail;
+use tokio::sync::mpsc;
+
+use super::{
+    NOT_SO, WRONG_USAGE,
+    agent::{duration, local_node},
+    options::{CredentialArgs, OutputArgs, RuntimeArgs},
+    output,
+};
+use crate::{
+    agent::{
+        ReadyWhen,
+        keeper::{Inputs, Keeper, Once, Settings},
+        link::{self, LinkEvent},
+        lists::{ListUpdate, Read, read_text},
+        on_signals,
+    },
+    clock::Clock,
+    image_ref::ImageRef,
+    list::{Entry, EntrySpec, ImageList},
+    metrics::Metrics,
+    page,
+    status::Status,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Images, as a Pod would name them
+    #[arg(value_name = "IMAGE", required_unless_present = "file")]
+    images: Vec<String>,
+    /// A list whose images are pulled, by its priorities and limits
+    #[arg(short, long, env = "PREPULL_FILE", value_name = "LIST")]
+    file: Option<PathBuf>,
+    /// Go on trying what fails for this long, with the kubelet's back-off [default: one attempt for each image]
+    #[arg(long, env = "PREPULL_RETRY_FOR", value_name = "DURATION", value_parser = duration)]
+    retry_for: Option<Duration>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+    #[command(flatten)]
+    credentials: CredentialArgs,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args { images, file, retry_for, output, runtime, credentials: _ } = args;
+    if !images.is_empty() && file.is_some() {
+        output::note(
+            "prepull: images on the command line and --file exclude each other; write the images into the list",
+        );
+        return Ok(ExitCode::from(WRONG_USAGE));
+    }
+    let clock = Clock::start();
+    let list = match &file {
+        Some(path) => read_list(path).await?,
+        None => list_of(&images),
+    };
+    let mut broken = list.problems.len();
+    for problem in &list.problems {
+        output::note(&format!("prepull: {}: {problem}", file.as_deref().unwrap_or_else(|| "".as_ref()).display()));
+    }
+    // an invalid entry is in the summary as well
+    broken = broken.max(list.invalid_entries());
+
+    let metrics = Metrics::new()?;
+    let (link_sender, link) = mpsc::channel(2);
+    let endpoint = runtime.runtime_endpoint;
+    if retry_for.is_some() {
+        tokio::spawn(link::keep_linked(endpoint, metrics.cri_observer(), link_sender));
+    } else {
+        match link::connect(endpoint.as_ref(), &metrics.cri_observer()).await {
+            Ok(runtime) => link_sender.try_send(LinkEvent::Up(runtime))?,
+            Err(reason) => bail!("{reason}"),
+        }
+        // no sender is left: when this runtime goes, nobody finds another
+    }
+    let source: Arc<str> = "pull".into();
+    let (list_sender, lists) = mpsc::channel(1);
+    let read = Read::List { revision: "".into(), list: Arc::new(list) };
+    list_sender.try_send(ListUpdate { source: source.clone(), namespace: None, read })?;
+    let (_query_sender, queries) = mpsc::channel(1);
+
+    let settings = Settings {
+        node: local_node(None),
+        resync: Duration::from_mins(5),
+        ready_when: ReadyWhen::Warm,
+        sources: vec![source],
+        once: Some(Once { retry_until: retry_for.map(|d| clock.now() + d) }),
+    };
+    let keeper = Keeper::new(settings, metrics, clock, progress::reporter());
+    let status = keeper.run(Inputs { lists, link, queries, stop: on_signals()? }).await;
+    output::print(output.output, &status, |status| page::images(&status.images))?;
+    let all_there = status.images.iter().all(|i| i.present_or_elsewhere()) && broken == 0;
+    if output.output == output::Format::Table {
+        output::note(&summary(&status));
+    }
+    Ok(if all_there { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
+}
+
+async fn read_list(path: &std::path::Path) -> anyhow::Result<ImageList> {
+    let text = read_text(path).await.map_err(|why| anyhow::anyhow!("{why}"))?;
+    ImageList::parse(&text).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))
+}
+
+/// A list of the names on the command line.
+fn list_of(images: &[String]) -> ImageList {
+    let entry = |image: &String| Entry {
+        image: image.clone(),
+        line: 0,
+        required: true,
+        spec: ImageRef::parse(image).map(EntrySpec::of).map_err(|e| format!("{e}; {}", e.remedy())),
+    };
+    ImageList { entries: images.iter().map(entry).collect(), ..ImageList::default() }
+}
+
+fn summary(status: &Status) -> String {
+    let wanted = status.images.iter().filter(|i| i.state != "NotForThisNode").count();
+    let there = status.images.iter().filter(|i| i.present && i.state == "Present").count();
+    let bytes: u64 = status.images.iter().filter_map(|i| i.size_bytes).sum();
+    format!("{there} of {wanted} images are present, {} in the store", super::table::bytes(bytes))
+}
