@@ -11,6 +11,7 @@ pub mod images;
 pub mod parts;
 pub mod process;
 pub mod push;
+pub mod raw_cri;
 pub mod registry;
 pub mod stand_in;
 pub mod token_server;

@@ -1,6 +1,6 @@
 //! A registry of one image that answers wrongly on purpose. What a real registry can do is tested with a real one.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -144,8 +144,12 @@ fn layer(blob: &Blob, fault: &Fault) -> Body {
     let half = blob.bytes.slice(..blob.bytes.len() / 2);
     match fault {
         Fault::TruncatedLayers => {
-            let broken = std::io::Error::other("cut on purpose");
-            Body::from_stream(stream::iter([Ok::<Bytes, std::io::Error>(half), Err(broken)]))
+            // without the pause nothing at all would be sent before the connection ends
+            let cut = async {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                Err(std::io::Error::other("cut on purpose"))
+            };
+            Body::from_stream(stream::iter([Ok::<Bytes, std::io::Error>(half)]).chain(stream::once(cut)))
         }
         Fault::SilentLayers => {
             Body::from_stream(stream::iter([Ok::<Bytes, Infallible>(half)]).chain(stream::pending()))

@@ -80,6 +80,11 @@ impl TokenServer {
         Ok(Self { address, certificate: path.to_string_lossy().into_owned(), shared, task })
     }
 
+    /// Host and port that it listens on.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// What was asked of it, oldest first.
     pub fn requests(&self) -> Vec<TokenRequest> {
         self.shared.requests.borrow().clone()
