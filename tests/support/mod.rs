@@ -1,0 +1,18 @@
+//! What the integration tests, the demo and the benches stand on: real runtimes and registries, and servers in front of
+//! them that count, delay and fail. Nothing here knows the agent.
+//!
+//! This is a `mod.rs` because `tests/support.rs` would be a test target of its own.
+#![allow(dead_code, unreachable_pub, reason = "compiled into every test target, and each of them uses only a part")]
+
+pub mod access_log;
+pub mod containerd;
+pub mod cri;
+pub mod images;
+pub mod parts;
+pub mod process;
+pub mod push;
+pub mod raw_cri;
+pub mod registry;
+pub mod stand_in;
+pub mod token_server;
+pub mod trials;
