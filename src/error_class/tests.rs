@@ -29,6 +29,39 @@ fn reasons_and_messages_are_the_kubelets() {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Recorded {
+    runtime: String,
+    case: String,
+    code: String,
+    message: String,
+    expected_class: String,
+}
+
+#[test]
+fn texts_recorded_from_real_runtimes() {
+    let cases: Vec<Recorded> = serde_json::from_str(include_str!("../../tests/vectors/runtime-errors.json")).unwrap();
+    assert!(cases.len() > 50, "only {} cases are recorded", cases.len());
+    let mut wrong = Vec::new();
+    for case in cases {
+        // a bound that the recorder's client set itself; this agent drops the call instead, and sees no answer
+        if case.case == "deadline" && case.code == "Cancelled" {
+            continue;
+        }
+        let number = (0..17).find(|n| Code::from_number(*n).as_str().replace("Canceled", "Cancelled") == case.code);
+        let code = Code::from_number(number.unwrap_or_else(|| panic!("no code {}", case.code)));
+        let class = classify(&image("127.0.0.1:5000/app:1"), code, &case.message);
+        if class.as_str() != case.expected_class {
+            wrong.push(format!(
+                "{} {}: {class}, not {}: {}",
+                case.runtime, case.case, case.expected_class, case.message
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn texts_of_cri_o() {
     let app = image("registry.example.com/app:v1");

@@ -1,1 +1,258 @@
+//! A random life of a node, with every promise checked after each event.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    cri,
+    desired::SourcedList,
+    error_class::ErrorClass,
+    image_ref::PullPolicy,
+    list::{ImageList, affinity::NodeFacts},
+};
+
+/// What can happen.
+#[derive(Debug, Clone)]
+enum Happening {
+    /// The list has these images now, by number, each with a policy.
+    Edit(Vec<(u8, u8)>),
+    /// The store is looked at.
+    Look,
+    /// An image leaves the store behind the agent's back.
+    Collect(u8),
+    /// One of the pulls under way ends well, or badly with a class.
+    Finish(u8, Option<u8>),
+    /// Time passes.
+    Pass(u16),
+    RuntimeGone,
+    RuntimeBack,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        1 => proptest::collection::vec((0u8..12, 0u8..3), 0..10).prop_map(Happening::Edit),
+        4 => Just(Happening::Look),
+        1 => (0u8..12).prop_map(Happening::Collect),
+        6 => (any::<u8>(), proptest::option::of(any::<u8>())).prop_map(|(which, class)| Happening::Finish(which, class)),
+        3 => (0u16..400).prop_map(Happening::Pass),
+        1 => Just(Happening::RuntimeGone),
+        1 => Just(Happening::RuntimeBack),
+    ]
+}
+
+const POLICIES: [PullPolicy; 3] = [PullPolicy::IfNotPresent, PullPolicy::Always, PullPolicy::Never];
+
+/// Twelve images in three registries.
+fn name(number: u8) -> String {
+    format!("r{}.example.com/app-{number}:1", number % 3)
+}
+
+/// The world around a stock.
+struct World {
+    stock: Stock,
+    now: Moment,
+    linked: bool,
+    store: BTreeSet<String>,
+    pulls: BTreeMap<String, (TargetKey, Moment)>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            stock: Stock::new(true),
+            now: Moment::default(),
+            linked: true,
+            store: BTreeSet::new(),
+            pulls: BTreeMap::new(),
+        }
+    }
+
+    fn look(&mut self) {
+        if !self.linked {
+            return;
+        }
+        let image =
+            |name: &String| cri::Image { id: "sha256:1".into(), repo_tags: vec![name.clone()], ..Default::default() };
+        let listed = self.store.iter().map(image).collect();
+        self.now = self.now + Duration::from_millis(1);
+        self.stock.looked_at(&Observation::new(self.now, Some(listed), HashMap::new()), self.now);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Edit(images) => {
+                let entries: Vec<String> = images
+                    .iter()
+                    .map(|(n, p)| {
+                        format!("  - {{image: '{}', imagePullPolicy: {}}}\n", name(*n), POLICIES[usize::from(*p)])
+                    })
+                    .collect();
+                let text =
+                    format!("limits: {{parallelPulls: 3, parallelPullsPerRegistry: 2}}\nimages:\n{}", entries.concat());
+                let list = Arc::new(ImageList::parse(&text).unwrap());
+                let list = SourcedList { source: "test".into(), revision: "r".into(), namespace: None, list };
+                let desired = Desired::merge(&[list], &NodeFacts::default());
+                for unwanted in self.stock.apply(desired, self.now) {
+                    self.pulls.remove(&*unwanted.canonical).expect("only what is pulled is ended");
+                }
+                self.look();
+            }
+            Happening::Look => self.look(),
+            Happening::Collect(n) => drop(self.store.remove(&name(n))),
+            Happening::Finish(which, class) => {
+                let Some(image) = self.pulls.keys().nth(usize::from(which) % self.pulls.len().max(1)).cloned() else {
+                    return;
+                };
+                self.finish(&image, class.map(|c| ErrorClass::ALL[usize::from(c) % ErrorClass::ALL.len()]));
+            }
+            Happening::Pass(seconds) => self.now = self.now + Duration::from_secs(u64::from(seconds)),
+            Happening::RuntimeGone => {
+                self.linked = false;
+                self.stock.runtime_gone();
+                for (key, began) in std::mem::take(&mut self.pulls).into_values() {
+                    self.stock.finished(&key, Outcome::Interrupted, began, self.now, 0.5);
+                }
+            }
+            Happening::RuntimeBack => {
+                self.linked = true;
+                self.stock.runtime_back(self.now);
+                self.look();
+            }
+        }
+    }
+
+    fn finish(&mut self, image: &str, class: Option<ErrorClass>) {
+        let (key, began) = self.pulls.remove(image).unwrap();
+        let outcome = match class {
+            None => {
+                self.store.insert(image.to_owned());
+                Outcome::Pulled {
+                    stored: Stored { digest: "sha256:1".into(), size: 1, pinned: false },
+                    credential: None,
+                }
+            }
+            Some(class) => Outcome::Failed(PullError::own(class, "no")),
+        };
+        self.now = self.now + Duration::from_millis(1);
+        self.stock.finished(&key, outcome, began, self.now, 0.5);
+    }
+
+    /// Does what the plan says, and checks that it may be done.
+    fn turn(&mut self) -> Result<(), TestCaseError> {
+        let open: Vec<bool> = (0..self.stock.desired().targets.len())
+            .map(|i| {
+                let registry = self.stock.target(i).0.image.registry();
+                !matches!(self.stock.cooldowns().admission(registry, self.now), crate::cooldown::Admission::Closed(_))
+            })
+            .collect();
+        for action in self.stock.plan(self.now).actions {
+            let Action::Start(index) = action else { continue };
+            let (target, state, stored) = self.stock.target(index);
+            let image = target.key.canonical.to_string();
+            prop_assert!(self.linked, "{image} begins without a runtime");
+            prop_assert!(open[index], "{image} begins while its registry is left alone");
+            prop_assert!(target.policy != PullPolicy::Never, "{image} begins though its policy is Never");
+            prop_assert!(
+                target.policy == PullPolicy::Always || stored.is_none(),
+                "{image} begins though it is in the store: {state:?}"
+            );
+            let key = target.key.clone();
+            self.stock.started(index, self.now);
+            prop_assert!(
+                self.pulls.insert(image.clone(), (key, self.now)).is_none(),
+                "{image} is pulled twice at once"
+            );
+        }
+        prop_assert!(self.pulls.len() <= 3, "{} pulls at once", self.pulls.len());
+        for registry in 0..3 {
+            let here = self.pulls.keys().filter(|i| i.starts_with(&format!("r{registry}."))).count();
+            prop_assert!(here <= 2, "{here} pulls at once from registry {registry}");
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_promise_is_ever_broken_and_in_the_end_all_is_there(life in proptest::collection::vec(happening(), 0..120)) {
+        let mut world = World::new();
+        for happening in life {
+            world.happen(happening);
+            world.turn()?;
+        }
+        // from any state: with a runtime and registries that answer, everything wanted gets there
+        world.happen(Happening::RuntimeBack);
+        for _ in 0..100 {
+            world.turn()?;
+            for image in world.pulls.keys().cloned().collect::<Vec<_>>() {
+                world.finish(&image, None);
+            }
+            world.happen(Happening::Pass(30));
+            world.look();
+        }
+        for index in 0..world.stock.desired().targets.len() {
+            let (target, state, stored) = world.stock.target(index);
+            let wanted = if target.policy == PullPolicy::Never && stored.is_none() { "Missing" } else { "Present" };
+            if target.policy != PullPolicy::Always {
+                prop_assert_eq!(state.name(), wanted, "{}", target.key.canonical);
+            } else {
+                prop_assert!(stored.is_some(), "{} is not there: {:?}", target.key.canonical, state);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_edit_during_a_pull_makes_its_failure_count_for_nothing() {
+    let mut world = World::new();
+    world.happen(Happening::Edit(vec![(0, 0)]));
+    world.turn().unwrap();
+    world.happen(Happening::Edit(vec![(0, 1)]));
+    world.finish(&name(0), Some(ErrorClass::Unauthorized));
+    assert_eq!(world.stock.target(0).1.name(), "Pending", "the edited entry is tried at once");
+}
+
+#[test]
+fn a_removed_entry_ends_its_pull() {
+    let mut world = World::new();
+    world.happen(Happening::Edit(vec![(0, 0), (1, 0)]));
+    world.turn().unwrap();
+    assert_eq!(world.pulls.len(), 2);
+    world.happen(Happening::Edit(vec![(1, 0)]));
+    assert_eq!(world.pulls.keys().collect::<Vec<_>>(), [&name(1)]);
+}
+
+#[test]
+fn warm_means_stored_whatever_the_state_says() {
+    let mut world = World::new();
+    assert!(!world.stock.warmth().warm, "no list was read");
+    world.store.insert(name(0));
+    world.happen(Happening::Edit(vec![(0, 1)]));
+    world.turn().unwrap();
+    assert_eq!(world.stock.target(0).1.name(), "Pulling");
+    assert!(world.stock.warmth().warm, "an Always entry that is being refreshed stays warm");
+    world.finish(&name(0), Some(ErrorClass::NotFound));
+    assert!(world.stock.warmth().warm, "and so does one whose refresh failed");
+    world.happen(Happening::Edit(vec![(0, 1), (1, 0)]));
+    let warmth = world.stock.warmth();
+    assert!(!warmth.warm);
+    assert_eq!(warmth.reason, format!("1 of 2 required images are present; missing: {}", name(1)));
+    world.happen(Happening::Edit(vec![]));
+    assert!(world.stock.warmth().warm, "an empty list is warm");
+}
+
+#[test]
+fn a_look_that_began_before_a_pull_ended_does_not_undo_it() {
+    let mut world = World::new();
+    world.happen(Happening::Edit(vec![(0, 0)]));
+    world.turn().unwrap();
+    let began = world.now;
+    world.finish(&name(0), None);
+    world.stock.looked_at(&Observation::new(began, Some(vec![]), HashMap::new()), world.now);
+    assert_eq!(world.stock.target(0).1.name(), "Present");
+}
