@@ -10,6 +10,7 @@ pub mod containerd;
 pub mod cri;
 pub mod cri_proxy;
 pub mod fake_cri;
+pub mod http;
 pub mod images;
 pub mod journal;
 pub mod parts;
