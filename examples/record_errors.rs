@@ -216,7 +216,7 @@ async fn connections(containerd: &Containerd, recorder: &mut Recorder) -> Result
 }
 
 async fn answers(containerd: &Containerd, recorder: &mut Recorder) -> Result<()> {
-    let stand_in = StandIn::start(Image::small("stand-in")?, Fault::None).await?;
+    let stand_in = StandIn::start(Image::small("stand-in")?, Fault::None)?;
     recorder.ports.push(stand_in.host().to_owned());
     containerd.route(stand_in.host(), &stand_in.upstream())?;
     for (status, code, class) in [
@@ -252,7 +252,7 @@ async fn layers(containerd: &Containerd, recorder: &mut Recorder) -> Result<()> 
         // an own layer for each: one that is in the store already would not be downloaded again
         let seed = u64::try_from(recorder.all.len())?;
         let image = Image::new(case, &[Layer::new(seed, 400_000, Content::Random)?]);
-        let stand_in = StandIn::start(image, fault).await?;
+        let stand_in = StandIn::start(image, fault)?;
         recorder.ports.push(stand_in.host().to_owned());
         containerd.route(stand_in.host(), &stand_in.upstream())?;
         let name = format!("{}/app:1", stand_in.host());
@@ -271,7 +271,7 @@ async fn layers(containerd: &Containerd, recorder: &mut Recorder) -> Result<()> 
 
 async fn runtime_gone(containerd: &mut Containerd, recorder: &mut Recorder) -> Result<()> {
     let image = Image::new("killed", &[Layer::new(77, 400_000, Content::Random)?]);
-    let stand_in = StandIn::start(image, Fault::SilentLayers).await?;
+    let stand_in = StandIn::start(image, Fault::SilentLayers)?;
     containerd.route(stand_in.host(), &stand_in.upstream())?;
     let name = format!("{}/app:1", stand_in.host());
     let client = containerd.client().clone();

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
@@ -162,8 +163,16 @@ impl Containerd {
     }
 
     /// Stops it in its tracks: connections stay open and nothing answers.
-    pub fn pause(&self) -> Result<()> {
-        self.process.as_ref().context("containerd does not run")?.signal(Signal::STOP)
+    pub async fn pause(&self) -> Result<()> {
+        let process = self.process.as_ref().context("containerd does not run")?;
+        process.signal(Signal::STOP)?;
+        // the signal reaches one thread after the other, and each of them could still answer
+        let end = Instant::now() + START;
+        while !is_stopped(process.pid())? {
+            ensure!(Instant::now() < end, "containerd does not stop");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
     }
 
     /// Lets it go on.
@@ -221,6 +230,20 @@ impl Drop for Containerd {
 
 fn socket_in(folder: &Path) -> PathBuf {
     folder.join("containerd.sock")
+}
+
+/// Whether every thread of a process is stopped.
+fn is_stopped(pid: u32) -> Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // a thread may end in the meantime
+        let stat = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+        // the name before the state is in brackets, and may have brackets itself
+        let state = stat.rsplit_once(") ").map_or("T", |(_, state)| state);
+        if !state.starts_with('T') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What a killed containerd left mounted, and its small disk: innermost first.

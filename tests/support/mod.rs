@@ -5,14 +5,22 @@
 #![allow(dead_code, unreachable_pub, reason = "compiled into every test target, and each of them uses only a part")]
 
 pub mod access_log;
+pub mod background;
 pub mod containerd;
 pub mod cri;
+pub mod cri_proxy;
+pub mod fake_cri;
+pub mod http;
 pub mod images;
+pub mod journal;
 pub mod parts;
 pub mod process;
 pub mod push;
 pub mod raw_cri;
 pub mod registry;
+pub mod script;
 pub mod stand_in;
+pub mod tcp_proxy;
 pub mod token_server;
 pub mod trials;
+pub mod unix_server;

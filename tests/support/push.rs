@@ -2,29 +2,23 @@
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::{
     Method, Request, StatusCode, Uri,
     body::Bytes,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, LOCATION},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION},
 };
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use super::images::{Artifact, Blob};
+use super::{
+    http::{self, Answer},
+    images::{Artifact, Blob},
+};
 
 /// Where to push, and as whom.
 #[derive(Debug, Clone)]
 pub struct Pusher {
     address: String,
     authorization: Option<String>,
-}
-
-/// A registry's answer.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
 }
 
 impl Pusher {
@@ -63,7 +57,7 @@ impl Pusher {
             answer.status == StatusCode::ACCEPTED,
             "{repository}@{digest} cannot be deleted: {} {}",
             answer.status,
-            String::from_utf8_lossy(&answer.body)
+            answer.text()
         );
         Ok(())
     }
@@ -90,23 +84,15 @@ impl Pusher {
             answer.status == StatusCode::CREATED,
             "{repository}:{reference} was refused: {} {}",
             answer.status,
-            String::from_utf8_lossy(&answer.body)
+            answer.text()
         );
         Ok(())
     }
 
-    /// One request on a connection of its own: pushes are few, and nothing is left open.
     async fn send(&self, method: Method, path: &str, media_type: Option<&str>, body: Bytes) -> Result<Answer> {
-        let stream = TcpStream::connect(&self.address)
-            .await
-            .with_context(|| format!("the registry {} does not answer", self.address))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // its errors reach the request below
-        let connection = tokio::spawn(connection);
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(HOST, &self.address)
             // without a list of types a registry would translate the manifest into an old format
             .header(ACCEPT, "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json");
         if let Some(authorization) = &self.authorization {
@@ -115,11 +101,7 @@ impl Pusher {
         if let Some(media_type) = media_type {
             request = request.header(CONTENT_TYPE, media_type);
         }
-        let response = sender.send_request(request.body(Full::new(body))?).await?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await?.to_bytes();
-        connection.abort();
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        http::send(&self.address, request.body(Full::new(body))?).await
     }
 }
 

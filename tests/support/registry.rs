@@ -106,7 +106,7 @@ impl Registry {
     pub async fn start(kind: RegistryKind) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("prepull-registry-").tempdir()?;
         let tokens = match &kind {
-            RegistryKind::Token { user, password } => Some(TokenServer::start(user, password, folder.path()).await?),
+            RegistryKind::Token { user, password } => Some(TokenServer::start(user, password, folder.path())?),
             RegistryKind::Plain | RegistryKind::Htpasswd { .. } | RegistryKind::Tls => None,
         };
         if let RegistryKind::Htpasswd { user, password } = &kind {
@@ -189,6 +189,11 @@ impl Registry {
         self.stop()?;
         self.front = Some(self.launch("front", self.port).await?);
         Ok(())
+    }
+
+    /// Process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.front.as_ref().map(Running::pid)
     }
 
     /// All requests so far, oldest first, those of pushes to this port included.

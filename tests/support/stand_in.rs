@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use axum::{
     Router,
     body::Body,
@@ -15,9 +15,10 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use hyper::body::Bytes;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::sync::watch;
 
 use super::{
+    background::Background,
     images::{Artifact, Blob, Image},
     registry::Upstream,
 };
@@ -59,7 +60,7 @@ pub enum Fault {
 pub struct StandIn {
     address: String,
     fault: watch::Sender<Fault>,
-    task: JoinHandle<()>,
+    _background: Background,
 }
 
 struct Shared {
@@ -69,17 +70,17 @@ struct Shared {
 
 impl StandIn {
     /// Serves `image` under every repository and tag.
-    pub async fn start(image: Image, fault: Fault) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("there is no free port")?;
-        let address = listener.local_addr()?.to_string();
+    pub fn start(image: Image, fault: Fault) -> Result<Self> {
+        let background = Background::start("stand-in")?;
+        let (listener, address) = background.listen()?;
         let fault = watch::Sender::new(fault);
         let shared = Arc::new(Shared { image, fault: fault.clone() });
         let router = Router::new().fallback(answer).with_state(shared);
-        let task = tokio::spawn(async move {
-            // it ends only with the task
+        background.spawn(async move {
+            // it ends only with its runtime
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { address, fault, task })
+        Ok(Self { address, fault, _background: background })
     }
 
     /// Changes what goes wrong, from the next request on.
@@ -95,12 +96,6 @@ impl StandIn {
     /// How a runtime reaches it.
     pub fn upstream(&self) -> Upstream {
         Upstream::http(&self.address)
-    }
-}
-
-impl Drop for StandIn {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

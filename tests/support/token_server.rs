@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc, time::SystemTime};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use axum::{
     Json, Router,
     extract::{Query, State},
@@ -19,7 +19,9 @@ use ring::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::sync::watch;
+
+use super::background::Background;
 
 const ISSUER: &str = "prepull tests";
 const SERVICE: &str = "prepull-tests";
@@ -42,7 +44,7 @@ pub struct TokenServer {
     address: String,
     certificate: String,
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    _background: Background,
 }
 
 struct Shared {
@@ -54,7 +56,7 @@ struct Shared {
 
 impl TokenServer {
     /// Starts one that knows one user; its certificate goes into `folder`.
-    pub async fn start(user: &str, password: &str, folder: &Path) -> Result<Self> {
+    pub fn start(user: &str, password: &str, folder: &Path) -> Result<Self> {
         let made = rcgen::generate_simple_self_signed(["token".to_owned()])?;
         let path = folder.join("token.crt");
         fs::write(&path, made.cert.pem())?;
@@ -70,14 +72,14 @@ impl TokenServer {
             certificate: made.cert.der().to_vec(),
             requests: watch::Sender::new(Vec::new()),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("there is no free port")?;
-        let address = listener.local_addr()?.to_string();
+        let background = Background::start("token server")?;
+        let (listener, address) = background.listen()?;
         let router = Router::new().route("/token", get(token)).with_state(Arc::clone(&shared));
-        let task = tokio::spawn(async move {
-            // it ends only with the task
+        background.spawn(async move {
+            // it ends only with its runtime
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { address, certificate: path.to_string_lossy().into_owned(), shared, task })
+        Ok(Self { address, certificate: path.to_string_lossy().into_owned(), shared, _background: background })
     }
 
     /// Host and port that it listens on.
@@ -98,12 +100,6 @@ impl TokenServer {
             "issuer": ISSUER,
             "rootcertbundle": self.certificate,
         })
-    }
-}
-
-impl Drop for TokenServer {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
