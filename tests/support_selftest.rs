@@ -104,10 +104,10 @@ async fn logins(part: ContainerdPart) -> Result<()> {
     let client = containerd.client();
     for registry in [&basic, &token] {
         let pushed = registry.push("private/app:1", &Image::small("private")?).await?;
-        refused(client, &pushed.by_tag, None, Code::Unknown, "authoriz").await.or(
-            // 1.6 says only what the registry did
-            refused(client, &pushed.by_tag, None, Code::Unknown, "401 Unauthorized").await,
-        )?;
+        // 1.6 repeats only what a registry without tokens answered
+        let bare = part.generation == "1.6" && registry.tokens().is_none();
+        let text = if bare { "401 Unauthorized" } else { "authorization failed" };
+        refused(client, &pushed.by_tag, None, Code::Unknown, text).await?;
         refused(client, &pushed.by_tag, Some(("user", "wrong")), Code::Unknown, "401 Unauthorized").await?;
         client.pull_with(&pushed.by_tag, Some(("user", "right"))).await?;
     }

@@ -38,7 +38,6 @@ pub struct Containerd {
     part: ContainerdPart,
     process: Option<Running>,
     client: Client,
-    disk: Option<PathBuf>,
     // last, so that it is removed when nothing uses it any more
     folder: TempDir,
 }
@@ -57,9 +56,12 @@ impl Containerd {
             fs::create_dir(folder.path().join(name))?;
         }
         fs::write(folder.path().join("config.toml"), config(part, folder.path(), &options)?)?;
-        let disk = options.disk.map(|size| small_disk(&root, size)).transpose()?;
         let client = Client::lazy(&socket_in(folder.path()))?;
-        let mut containerd = Self { part: part.clone(), process: None, client, disk, folder };
+        let mut containerd = Self { part: part.clone(), process: None, client, folder };
+        if let Some(size) = options.disk {
+            // unmounted by the value that exists by now, whatever comes next
+            small_disk(&root, size)?;
+        }
         for registry in registries {
             containerd.route(&registry.host(), &registry.upstream())?;
         }
@@ -262,14 +264,14 @@ fn unmount_below(folder: &Path) {
 }
 
 /// A file system in memory, so that it is small and needs no loop device.
-fn small_disk(root: &Path, size: u64) -> Result<PathBuf> {
+fn small_disk(root: &Path, size: u64) -> Result<()> {
     let status = Command::new("mount")
         .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "prepull-test"])
         .arg(root)
         .status()
         .context("mount cannot be started")?;
     ensure!(status.success(), "a small file system cannot be mounted on {}", root.display());
-    Ok(root.to_path_buf())
+    Ok(())
 }
 
 /// Everything that pulling does not need is off: it saves time, and none of it can touch the machine's own containerd.
