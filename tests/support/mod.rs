@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, reason = "compiled into every test target, and each of them uses only a part")]
 
 pub mod access_log;
+pub mod agent;
 pub mod background;
 pub mod containerd;
 pub mod cri;
