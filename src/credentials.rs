@@ -12,6 +12,7 @@ pub mod go_rules;
 pub mod keyring;
 pub mod lookup;
 pub mod node_search;
+pub mod plugin;
 pub mod secret;
 pub mod text;
 

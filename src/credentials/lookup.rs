@@ -11,6 +11,7 @@ use super::{
     file::{Kept, MAX_MANIFEST},
     keyring::{Key, Keyring},
     node_search::{KeptConfigs, NodeConfigs, kept_configs},
+    plugin::{Answers, PluginOptions, Plugins},
     secret::{Secret, SecretError, manifest},
     text::{shown, shown_key},
 };
@@ -40,6 +41,8 @@ pub struct Options {
     pub node_configs: NodeConfigs,
     /// Manifests of Secrets that are tried for every image, in this order.
     pub pull_secret_files: Vec<PathBuf>,
+    /// Credential provider plugins, if any are configured.
+    pub plugins: Option<PluginOptions>,
     /// The built-in cloud lookups; `None` switches them off.
     pub clouds: Option<Arc<dyn CloudLookup>>,
 }
@@ -97,6 +100,7 @@ pub struct Lookup {
 pub struct Credentials {
     node_configs: NodeConfigs,
     pull_secret_files: Vec<PathBuf>,
+    plugins: Option<Plugins>,
     clouds: Option<Arc<dyn CloudLookup>>,
     kept: Mutex<KeptFiles>,
 }
@@ -123,9 +127,10 @@ impl Manifest {
 impl Credentials {
     /// Prepares the sources; nothing is read before the first lookup.
     pub fn new(options: Options) -> Self {
-        let Options { node_configs, pull_secret_files, clouds } = options;
+        let Options { node_configs, pull_secret_files, plugins, clouds } = options;
         let kept = KeptFiles { configs: kept_configs(), manifests: Kept::new(MAX_MANIFEST) };
-        Self { node_configs, pull_secret_files, clouds, kept: Mutex::new(kept) }
+        let plugins = plugins.map(Plugins::new);
+        Self { node_configs, pull_secret_files, plugins, clouds, kept: Mutex::new(kept) }
     }
 
     /// Everything that would be tried for the image. Never fails: what cannot be used is a problem, and the other
@@ -139,7 +144,15 @@ impl Credentials {
             self.node(&mut kept.configs).finish(&image, &mut lookup);
         }
         if !request.offline {
-            self.cloud(request.image).await.finish(&image, &mut lookup);
+            let answers = match &self.plugins {
+                Some(plugins) => plugins.ask(&image).await,
+                None => Answers::default(),
+            };
+            let configured = answers.matched;
+            exec(answers).finish(&image, &mut lookup);
+            if !configured {
+                self.cloud(request.image).await.finish(&image, &mut lookup);
+            }
         }
         lookup
     }
@@ -198,6 +211,23 @@ impl Credentials {
         }
         ring
     }
+}
+
+/// One keyring of all plugins.
+fn exec(answers: Answers) -> Ring {
+    let mut ring = Ring::default();
+    if answers.matched {
+        ring.asked(Source::ExecPlugin);
+    }
+    for (plugin, logins) in answers.logins {
+        for (written, auth) in logins.iter() {
+            ring.add_written(Source::ExecPlugin, &plugin, written, auth.clone());
+        }
+    }
+    for problem in answers.problems {
+        ring.problem(Source::ExecPlugin, problem);
+    }
+    ring
 }
 
 /// One candidate in a keyring.
