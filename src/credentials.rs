@@ -2,6 +2,19 @@
 //!
 //! The pull secrets of an entry and of its service account form one keyring; all docker configs, all plugins and all
 //! clouds one each. The keyrings are asked one after the other, and what they find is joined, duplicates kept.
+//!
+//! `lookup` is the only part that knows all sources. `docker_config`, `secret`, `keyring`, `go_rules` and most of
+//! `plugin` are pure; `file`, `node_search` and `plugin::runner` touch the node.
+
+pub mod docker_config;
+pub mod file;
+pub mod go_rules;
+pub mod keyring;
+pub mod lookup;
+pub mod node_search;
+pub mod plugin;
+pub mod secret;
+pub mod text;
 
 use std::fmt;
 

@@ -15,19 +15,22 @@ use tonic::Status as RpcStatus;
 
 use super::{
     ReadyWhen, Reporter,
+    cluster::{Cluster, News, replace_if_new},
     link::LinkEvent,
-    lists::{ListUpdate, Read},
+    lists::ListUpdate,
+    sources::{Change, SourceNames, Sources},
 };
 use crate::{
     clock::{Clock, Moment},
-    desired::{Desired, SourcedList, TargetKey},
+    desired::{Desired, TargetKey},
     http::Query,
     list::affinity::NodeFacts,
     metrics::Metrics,
+    node_view::NodeView,
     plan::Action,
     puller,
     runtime::{Runtime, code_name},
-    status::{ListStatus, Status},
+    status::Status,
     stock::{Observation, Outcome, Stock, Warmth},
 };
 
@@ -50,7 +53,6 @@ pub struct Inputs {
 }
 
 /// What the keeper is told once.
-#[derive(Debug)]
 pub struct Settings {
     /// This node.
     pub node: NodeFacts,
@@ -58,8 +60,10 @@ pub struct Settings {
     pub resync: Duration,
     /// When the agent counts as ready.
     pub ready_when: ReadyWhen,
-    /// List sources, in the order in which their lists merge.
-    pub sources: Vec<Arc<str>>,
+    /// Where lists come from.
+    pub sources: SourceNames,
+    /// The ways from and to the API server.
+    pub cluster: Cluster,
     /// End when nothing is left to do.
     pub once: Option<Once>,
 }
@@ -71,15 +75,6 @@ pub struct Once {
     pub retry_until: Option<Moment>,
 }
 
-/// One list source.
-#[derive(Debug)]
-struct Source {
-    name: Arc<str>,
-    /// The last good list.
-    list: Option<SourcedList>,
-    problems: Vec<String>,
-}
-
 /// A pull that ended.
 struct Done {
     key: TargetKey,
@@ -88,13 +83,15 @@ struct Done {
 }
 
 /// The keeper of the stock.
-#[derive(Debug)]
 pub struct Keeper<R> {
     node: NodeFacts,
     node_name: Arc<str>,
     resync: Duration,
     ready_when: ReadyWhen,
-    sources: Vec<Source>,
+    /// Why nothing new is known about the node.
+    node_problem: Option<String>,
+    sources: Sources,
+    cluster: Cluster,
     metrics: Metrics,
     clock: Clock,
     reporter: R,
@@ -116,13 +113,14 @@ pub struct Keeper<R> {
 impl<R: Reporter> Keeper<R> {
     /// With nothing known yet.
     pub fn new(settings: Settings, metrics: Metrics, clock: Clock, reporter: R) -> Self {
-        let source = |name| Source { name, list: None, problems: Vec::new() };
         Self {
             node_name: settings.node.name.as_str().into(),
             node: settings.node,
             resync: settings.resync,
             ready_when: settings.ready_when,
-            sources: settings.sources.into_iter().map(source).collect(),
+            node_problem: None,
+            sources: Sources::new(settings.sources),
+            cluster: settings.cluster,
             metrics,
             clock,
             reporter,
@@ -150,6 +148,7 @@ impl<R: Reporter> Keeper<R> {
                 _ = inputs.stop.wait_for(|stop| *stop) => break,
                 Some(update) = inputs.lists.recv() => self.list(update),
                 Some(event) = inputs.link.recv() => self.link(event),
+                Some(news) = self.cluster.news() => self.cluster_news(news),
                 Some(look) = self.looks.join_next() => self.looked(look),
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 Some(query) = inputs.queries.recv() => {
@@ -240,40 +239,46 @@ impl<R: Reporter> Keeper<R> {
     }
 
     fn list(&mut self, update: ListUpdate) {
-        let Some(source) = self.sources.iter_mut().find(|s| s.name == update.source) else { return };
-        let good = matches!(update.read, Read::List { .. });
-        self.metrics.list_reloaded(good);
-        match update.read {
-            Read::List { revision, list } => {
-                source.problems = ListStatus::lines(&list.problems);
-                tracing::info!(list = %source.name, revision = %revision, entries = list.entries.len(), problems = source.problems.len(), "list read");
-                for problem in &source.problems {
-                    tracing::warn!(list = %source.name, problem = %problem, "the list has a problem");
-                }
-                source.list =
-                    Some(SourcedList { source: source.name.clone(), revision, namespace: update.namespace, list });
-            }
-            Read::NotAList(problem) => source.refuse(problem.to_string()),
-            Read::Nothing(why) => source.refuse(why),
+        if let Some(good) = update.read.is_good() {
+            self.metrics.list_reloaded(good);
         }
-        if good {
+        if self.sources.update(update) == Change::InForce {
             self.apply();
         }
     }
 
-    fn apply(&mut self) {
-        // warm means that every list was read: one that is missing could ask for anything
-        if self.sources.iter().any(|s| s.list.is_none()) {
-            return;
+    fn cluster_news(&mut self, news: News) {
+        match news {
+            News::Node(view) => self.node(&view),
         }
-        let lists: Vec<SourcedList> = self.sources.iter().filter_map(|s| s.list.clone()).collect();
-        let desired = Desired::merge(&lists, &self.node);
+    }
+
+    /// The API server told something about this node.
+    fn node(&mut self, view: &NodeView) {
+        if let Some(labels) = &view.labels {
+            self.node.labels = Some(labels.clone());
+        }
+        self.node_problem.clone_from(&view.problem);
+        self.apply();
+    }
+
+    fn apply(&mut self) {
+        let Some(lists) = self.sources.in_force() else { return };
+        let mut desired = Desired::merge(&lists, &self.node);
+        desired.unknown = self.sources.unread().or_else(|| desired.undecided().then(|| self.labels_unknown()));
+        let selects_nodes = lists.iter().any(|l| l.list.selects_nodes());
+        self.cluster.need(|needs| replace_if_new(&mut needs.node, selects_nodes));
         for unwanted in self.stock.apply(desired, self.clock.now()) {
             if let Some(pull) = self.pulling.remove(&unwanted) {
                 pull.abort();
             }
         }
         self.look();
+    }
+
+    fn labels_unknown(&self) -> String {
+        let why = self.node_problem.as_deref().unwrap_or("the API server has not told them yet");
+        format!("the labels of node {} are not known, by which entries select nodes: {why}", self.node_name)
     }
 
     fn link(&mut self, event: LinkEvent) {
@@ -360,24 +365,10 @@ impl<R: Reporter> Keeper<R> {
     }
 
     fn status(&self) -> Status {
-        let lists = self.sources.iter().map(|source| ListStatus {
-            source: source.name.clone(),
-            revision: source.list.as_ref().map_or_else(|| "".into(), |l| l.revision.clone()),
-            problems: source.problems.clone(),
-        });
         Status {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
-            lists: lists.collect(),
+            lists: self.sources.status(),
             ..Status::of(&self.stock, self.stock.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         }
-    }
-}
-
-impl Source {
-    /// Keeps the last good list, and says what is wrong with the new text.
-    fn refuse(&mut self, problem: String) {
-        let kept = self.list.as_ref().map_or("none was read before", |_| "the last good one stays in force");
-        tracing::error!(list = %self.name, %problem, kept, "the list cannot be used");
-        self.problems = vec![problem];
     }
 }

@@ -1,0 +1,55 @@
+//! Foreign text in messages: bounded, on one line, and without what might be a secret.
+
+use super::keyring::{Key, without_scheme};
+
+/// Longest piece of foreign text in a message, in characters.
+const SHOWN: usize = 120;
+
+/// The text with everything escaped that is not printable, cut behind `limit` characters.
+pub fn escaped(text: &str, limit: usize) -> String {
+    let mut shown = String::with_capacity(text.len().min(limit.saturating_mul(2)));
+    for c in text.chars().take(limit) {
+        match c {
+            '"' | '\'' | '\\' => shown.push(c),
+            other => shown.extend(other.escape_debug()),
+        }
+    }
+    if text.chars().nth(limit).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A name for a message: of a plugin, a Secret, a field.
+pub fn shown(text: &str) -> String {
+    escaped(text, SHOWN)
+}
+
+/// A key for a message. People write user names and passwords into keys, so one that cannot be read is shown only
+/// from its last `@` to the end of what looks like a host.
+pub fn shown_key(written: &str) -> String {
+    if let Ok(key) = Key::normalise(written) {
+        return shown(&key.to_string());
+    }
+    let behind_user = without_scheme(written).rsplit('@').next().unwrap_or_default();
+    shown(behind_user.split(['/', ':', '?', '#']).next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_stays_on_its_line() {
+        assert_eq!(escaped("a\nb\u{1b}[31m\u{202e}\"", 20), "a\\nb\\u{1b}[31m\\u{202e}\"");
+        assert_eq!(escaped("abcdef", 3), "abc…");
+        assert_eq!(escaped("abc", 3), "abc");
+    }
+
+    #[test]
+    fn keys_lose_what_may_be_a_password() {
+        assert_eq!(shown_key("https://user:hunter2@r.example.com/team"), "r.example.com/team");
+        assert_eq!(shown_key("user:hun ter2@r.example.com/team"), "r.example.com");
+        assert_eq!(shown_key("user:hunter2"), "user");
+    }
+}
