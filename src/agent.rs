@@ -15,7 +15,10 @@ use tokio::{
 
 pub use report::{LogReporter, Reporter};
 
-use crate::{clock::Clock, http, list::affinity::NodeFacts, metrics::Metrics, runtime::Endpoint};
+use crate::{
+    clock::Clock, credentials::lookup::Credentials, http, list::affinity::NodeFacts, metrics::Metrics,
+    runtime::Endpoint,
+};
 
 /// Questions that may wait for the loop; more of them wait in their connections.
 const QUERY_QUEUE: usize = 16;
@@ -32,7 +35,6 @@ pub enum ReadyWhen {
 }
 
 /// What the agent is to do, as its flags say.
-#[derive(Debug)]
 pub struct Options {
     /// Socket of the runtime; none: the first of the usual ones that answers.
     pub runtime_endpoint: Option<Endpoint>,
@@ -46,6 +48,8 @@ pub struct Options {
     pub resync: Duration,
     /// When the agent counts as ready.
     pub ready_when: ReadyWhen,
+    /// Where credentials are looked for.
+    pub credentials: Credentials,
 }
 
 /// Runs until SIGTERM or SIGINT. A second signal ends the process at once.
@@ -78,6 +82,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         resync: options.resync,
         ready_when: options.ready_when,
         sources: configured,
+        credentials: Arc::new(options.credentials),
         once: None,
     };
     keeper::Keeper::new(settings, metrics, clock, LogReporter).run(inputs).await;

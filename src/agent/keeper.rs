@@ -20,7 +20,11 @@ use super::{
 };
 use crate::{
     clock::{Clock, Moment},
-    desired::{Desired, SourcedList, TargetKey},
+    credentials::{
+        Source as CredentialSource,
+        lookup::{self, Credentials, Request},
+    },
+    desired::{Desired, SourcedList, Target, TargetKey},
     http::Query,
     list::affinity::NodeFacts,
     metrics::Metrics,
@@ -50,7 +54,6 @@ pub struct Inputs {
 }
 
 /// What the keeper is told once.
-#[derive(Debug)]
 pub struct Settings {
     /// This node.
     pub node: NodeFacts,
@@ -60,6 +63,8 @@ pub struct Settings {
     pub ready_when: ReadyWhen,
     /// List sources, in the order in which their lists merge.
     pub sources: Vec<Arc<str>>,
+    /// Where credentials are looked for.
+    pub credentials: Arc<Credentials>,
     /// End when nothing is left to do.
     pub once: Option<Once>,
 }
@@ -85,10 +90,12 @@ struct Done {
     key: TargetKey,
     began: Moment,
     outcome: Outcome,
+    lookups: Vec<(CredentialSource, lookup::Outcome)>,
+    /// What was wrong while credentials were looked for.
+    problems: Vec<String>,
 }
 
 /// The keeper of the stock.
-#[derive(Debug)]
 pub struct Keeper<R> {
     node: NodeFacts,
     node_name: Arc<str>,
@@ -111,6 +118,9 @@ pub struct Keeper<R> {
     warm: Option<bool>,
     warmed_once: bool,
     once: Option<Once>,
+    credentials: Arc<Credentials>,
+    /// What was wrong with the credentials of each image, at its last attempt.
+    credential_problems: HashMap<TargetKey, Vec<String>>,
 }
 
 impl<R: Reporter> Keeper<R> {
@@ -139,6 +149,8 @@ impl<R: Reporter> Keeper<R> {
             warm: None,
             warmed_once: false,
             once: settings.once,
+            credentials: settings.credentials,
+            credential_problems: HashMap::new(),
         }
     }
 
@@ -217,18 +229,19 @@ impl<R: Reporter> Keeper<R> {
         let (target, _, _) = self.stock.target(index);
         let (key, target) = (target.key.clone(), target.clone());
         self.stock.started(index, now);
-        let handle = self.pulls.spawn({
-            let key = key.clone();
-            async move { Done { key, began: now, outcome: puller::pull(&runtime, &target, &[]).await } }
-        });
+        let handle = self.pulls.spawn(attempt(runtime, target, self.credentials.clone(), now));
         self.pulling.insert(key, handle);
     }
 
     fn pulled(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // a pull that was ended by this keeper has nothing to tell
-        let Ok(Done { key, began, outcome }) = done else { return };
+        let Ok(Done { key, began, outcome, lookups, problems }) = done else { return };
         let now = self.clock.now();
         self.pulling.remove(&key);
+        for (source, result) in lookups {
+            self.metrics.credential_lookup(source, result);
+        }
+        self.note_credential_problems(&key, problems);
         if let Some(index) = self.stock.find(&key) {
             let (target, _, _) = self.stock.target(index);
             self.metrics.pulled(target.image.registry(), &outcome, now.since(began));
@@ -237,6 +250,20 @@ impl<R: Reporter> Keeper<R> {
             self.look_soon();
         }
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
+    }
+
+    /// Keeps what was wrong for the status, and logs what is new.
+    fn note_credential_problems(&mut self, key: &TargetKey, problems: Vec<String>) {
+        for problem in &problems {
+            if !self.credential_problems.values().flatten().any(|known| known == problem) {
+                tracing::warn!(%problem, "a source of credentials has a problem");
+            }
+        }
+        if problems.is_empty() {
+            self.credential_problems.remove(key);
+        } else {
+            self.credential_problems.insert(key.clone(), problems);
+        }
     }
 
     fn list(&mut self, update: ListUpdate) {
@@ -273,6 +300,8 @@ impl<R: Reporter> Keeper<R> {
                 pull.abort();
             }
         }
+        let stock = &self.stock;
+        self.credential_problems.retain(|key, _| stock.find(key).is_some());
         self.look();
     }
 
@@ -280,7 +309,7 @@ impl<R: Reporter> Keeper<R> {
         match event {
             LinkEvent::Up(runtime) => {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
-                self.runtime = Some(runtime);
+                self.runtime = Some(*runtime);
                 if self.was_linked {
                     self.stock.runtime_back(self.clock.now());
                 }
@@ -365,11 +394,14 @@ impl<R: Reporter> Keeper<R> {
             revision: source.list.as_ref().map_or_else(|| "".into(), |l| l.revision.clone()),
             problems: source.problems.clone(),
         });
-        Status {
+        let problems = |key: &TargetKey| self.credential_problems.get(key).cloned().unwrap_or_default();
+        let mut status = Status {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
             lists: lists.collect(),
             ..Status::of(&self.stock, self.stock.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
-        }
+        };
+        status.add_problems(&self.stock, problems);
+        status
     }
 }
 
@@ -380,4 +412,12 @@ impl Source {
         tracing::error!(list = %self.name, %problem, kept, "the list cannot be used");
         self.problems = vec![problem];
     }
+}
+
+/// One attempt: the credentials as they are now, then the pull.
+async fn attempt(runtime: Runtime, target: Target, credentials: Arc<Credentials>, began: Moment) -> Done {
+    let request = Request { image: &target.image, pull_secrets: &[], service_account_secrets: &[], offline: false };
+    let found = credentials.lookup(request).await;
+    let outcome = puller::pull(&runtime, &target, &found.credentials).await;
+    Done { key: target.key, began, outcome, lookups: found.outcomes, problems: found.problems }
 }

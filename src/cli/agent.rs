@@ -53,11 +53,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { images, node_name, listen, resync, ready_when, log_format, log_level, runtime, credentials: _ } = args;
+    let Args { images, node_name, listen, resync, ready_when, log_format, log_level, runtime, credentials } = args;
     start_logging(log_format, log_level);
     let node = local_node(node_name);
-    agent::run(agent::Options { runtime_endpoint: runtime.runtime_endpoint, images, node, listen, resync, ready_when })
-        .await?;
+    let credentials = credentials.into_credentials();
+    let runtime_endpoint = runtime.runtime_endpoint;
+    agent::run(agent::Options { runtime_endpoint, images, node, listen, resync, ready_when, credentials }).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -170,7 +170,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         std::fs::write(&path, "one").unwrap();
-        let old = SystemTime::now() - Duration::from_secs(60);
+        let old = SystemTime::now() - Duration::from_mins(1);
         File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
         let mut kept = Kept::new(10);
         kept.get(&path, text).unwrap();

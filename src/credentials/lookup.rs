@@ -157,12 +157,40 @@ impl Credentials {
         lookup
     }
 
+    /// The cloud that an image's registry belongs to, from its name alone; none where clouds are switched off.
+    pub fn cloud_of(&self, image: &ImageRef) -> Option<&'static str> {
+        self.clouds.as_ref()?.cloud_of(image)
+    }
+
+    /// What is wrong with whole sources, whatever the image: files, manifests and the plugins' configuration.
+    pub async fn source_problems(&self) -> Vec<String> {
+        let mut lookup = Lookup::default();
+        let mut kept = self.kept.lock().await;
+        // the problems of a file do not depend on what is looked up in it
+        self.secret_files(Ring::default(), &mut kept.manifests).finish("", &mut lookup);
+        self.node(&mut kept.configs).finish("", &mut lookup);
+        drop(kept);
+        if let Some(plugins) = &self.plugins {
+            lookup.problems.extend(plugins.problems().await);
+        }
+        lookup.problems
+    }
+
     /// One keyring of the entry's Secrets, those of `--pull-secret`, and the service account's.
     fn secrets(&self, request: &Request<'_>, kept: &mut Kept<Manifest>) -> Ring {
         let mut ring = Ring::default();
         for secret in request.pull_secrets {
             ring.add_secret(Source::PullSecret, "", &secret.origin(), secret.docker_config().as_ref());
         }
+        ring = self.secret_files(ring, kept);
+        for secret in request.service_account_secrets {
+            ring.add_secret(Source::ServiceAccount, "", &secret.origin(), secret.docker_config().as_ref());
+        }
+        ring
+    }
+
+    /// Adds the Secrets of `--pull-secret`.
+    fn secret_files(&self, mut ring: Ring, kept: &mut Kept<Manifest>) -> Ring {
         for file in &self.pull_secret_files {
             let name = shown(&file.display().to_string());
             match kept.get(file, Manifest::parse) {
@@ -176,9 +204,6 @@ impl Credentials {
                     }
                 }
             }
-        }
-        for secret in request.service_account_secrets {
-            ring.add_secret(Source::ServiceAccount, "", &secret.origin(), secret.docker_config().as_ref());
         }
         ring
     }

@@ -95,8 +95,8 @@ impl Plugins {
             let name = shown(&plugin.provider.name);
             let matched = plugin.provider.match_images.iter().any(|pattern| pattern_matches(pattern, image));
             answers.matched |= matched;
-            if let Err(clause) = check_binary(&plugin.binary) {
-                answers.problems.push(format!("plugin {name}: {clause}"));
+            if let Some(problem) = plugin.problem() {
+                answers.problems.push(problem);
             } else if matched && plugin.provider.token == TokenUse::Required {
                 answers.problems.push(format!(
                     "plugin {name}: it requires a service account's token, which a pull for the whole node does not \
@@ -113,6 +113,14 @@ impl Plugins {
             }
         }
         answers
+    }
+
+    /// What is wrong with the configuration and the programs, whatever the image. No plugin is run.
+    pub async fn problems(&self) -> Vec<String> {
+        match self.load().await {
+            Ok(plugins) => plugins.iter().filter_map(|plugin| plugin.problem()).collect(),
+            Err(problem) => vec![problem],
+        }
     }
 
     async fn load(&self) -> Result<Vec<Arc<Plugin>>, String> {
@@ -230,6 +238,12 @@ impl Plugin {
             cache: Mutex::new(Cache::new(Instant::now().into_std())),
             flights: Mutex::default(),
         }
+    }
+
+    /// What is wrong with its program, if anything.
+    fn problem(&self) -> Option<String> {
+        let clause = check_binary(&self.binary).err()?;
+        Some(format!("plugin {}: {clause}", shown(&self.provider.name)))
     }
 
     /// What is known for the image, or what the plugin says now. Whoever asks about the same image meanwhile gets the

@@ -28,8 +28,7 @@ impl Warmth {
         let mut counted = vec![false; desired.targets.len()];
         for row in &desired.rows {
             let there = match &row.kind {
-                RowKind::NotForThisNode => continue,
-                RowKind::Invalid { required: false, .. } => continue,
+                RowKind::NotForThisNode | RowKind::Invalid { required: false, .. } => continue,
                 RowKind::Invalid { required: true, .. } => false,
                 RowKind::Target(index) => {
                     let first = !std::mem::replace(&mut counted[*index], true);

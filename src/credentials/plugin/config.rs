@@ -261,7 +261,7 @@ providers:
         let provider = &providers[0];
         assert_eq!((provider.name.as_str(), providers.len()), ("ecr", 1));
         assert_eq!(provider.match_images.len(), 2);
-        assert_eq!(provider.default_cache_duration, Duration::from_secs(12 * 3600));
+        assert_eq!(provider.default_cache_duration, Duration::from_hours(12));
         assert_eq!(provider.args, ["get", "5"]);
         assert_eq!(provider.token, TokenUse::IfThere);
         assert!(!format!("{provider:?} {:?}", provider.env).contains("hunter2"));
