@@ -6,17 +6,18 @@ use serde_yaml::{Mapping, Value};
 
 use super::{super::super::text::shown, ConfigError};
 
-/// A map and where it stands.
+/// A map and where it stands; null is a map without fields, as in Go.
 pub(super) struct Fields<'a> {
     path: String,
-    map: &'a Mapping,
+    map: Option<&'a Mapping>,
 }
 
 impl<'a> Fields<'a> {
     /// The value as a map; `path` is empty at the top.
     pub(super) fn of(value: &'a Value, path: &str) -> Result<Self, ConfigError> {
         match value {
-            Value::Mapping(map) => Ok(Self { path: path.to_owned(), map }),
+            Value::Mapping(map) => Ok(Self { path: path.to_owned(), map: Some(map) }),
+            Value::Null => Ok(Self { path: path.to_owned(), map: None }),
             _ if path.is_empty() => Err(ConfigError("a map is wanted at the top, with kind and apiVersion".to_owned())),
             _ => Err(ConfigError::at(path, "must be a map")),
         }
@@ -34,7 +35,11 @@ impl<'a> Fields<'a> {
 
     /// Fails where the map has any other field.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), ConfigError> {
-        let unknown = self.map.keys().find(|key| !key.as_str().is_some_and(|key| known.contains(&key)));
+        let unknown = self
+            .map
+            .into_iter()
+            .flat_map(Mapping::keys)
+            .find(|key| !key.as_str().is_some_and(|key| known.contains(&key)));
         match unknown.map(|key| shown(key.as_str().unwrap_or("?"))) {
             None => Ok(()),
             Some(field) => Err(self.wrong(&field, format_args!("is unknown here; known are {}", known.join(", ")))),
@@ -42,7 +47,7 @@ impl<'a> Fields<'a> {
     }
 
     fn get(&self, field: &str) -> Option<&'a Value> {
-        self.map.get(field).filter(|value| !value.is_null())
+        self.map?.get(field).filter(|value| !value.is_null())
     }
 
     /// A string, if there is one.
