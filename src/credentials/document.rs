@@ -66,6 +66,8 @@ pub fn documents(text: &[u8]) -> Vec<Result<Document, DocumentError>> {
         }
     }
     let mut documents = Vec::new();
+    // a byte order mark, as some editors write it
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     for document in serde_yaml::Deserializer::from_slice(text) {
         let document = Value::deserialize(document).map(Document).map_err(DocumentError::from);
         let broken = document.is_err();
@@ -91,6 +93,7 @@ mod tests {
         assert_eq!(count("a: 1\n---\nb: 2\n"), Ok(2));
         assert_eq!(count(" {\"a\": \"\\ud83d\\ude00\\/\"} {}"), Ok(2));
         assert_eq!(count("{a: b}"), Ok(1));
+        assert_eq!(count("\u{feff}a: b"), Ok(1));
     }
 
     #[test]
@@ -103,11 +106,9 @@ mod tests {
 
     #[test]
     fn an_alias_cannot_blow_up() {
-        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for level in 1..12 {
-            let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
-            text += &format!("a{level}: &a{level} [{aliases}]\n");
-        }
+        let level =
+            |level: usize| format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 10].join(", "));
+        let text = format!("a0: &a0 [x]\n{}", (1..12).map(level).collect::<String>());
         assert_eq!(count(&text), Err(DocumentError::Somewhere));
     }
 

@@ -28,6 +28,33 @@ use crate::{
 };
 
 const CASES: u64 = 3_000;
+/// What a config is spoilt with.
+const JSON_PIECES: [&str; 24] = [
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    "\\",
+    ",",
+    ":",
+    "null",
+    "true",
+    "1",
+    "-",
+    "1e999",
+    " ",
+    "\t",
+    "\n",
+    "\u{0}",
+    "\u{e000}",
+    "\\u",
+    "\\ud800",
+    "=",
+    "x",
+    "\"auths\":",
+    "\"auth\":",
+];
 /// Stands for a byte that is not UTF-8.
 const BROKEN: char = '\u{e000}';
 
@@ -38,6 +65,8 @@ struct Config {
     entries: Vec<(String, String)>,
     /// What stands around the entries.
     around: (&'static str, &'static str),
+    /// All of it as it was spoilt, in place of the above.
+    spoilt: Option<String>,
 }
 
 impl Config {
@@ -45,7 +74,8 @@ impl Config {
         let entry = |(key, entry): &(String, String)| format!("{}:{entry}", json!(key));
         let entries: Vec<String> = self.entries.iter().map(entry).collect();
         let (before, after) = if self.legacy { ("", "") } else { self.around };
-        let text = format!("{before}{{{}}}{after}", entries.join(","));
+        let whole = || format!("{before}{{{}}}{after}", entries.join(","));
+        let text = self.spoilt.clone().unwrap_or_else(whole);
         let mut bytes = Vec::new();
         for c in text.chars() {
             if c == BROKEN { bytes.push(0xff) } else { bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()) }
@@ -56,6 +86,9 @@ impl Config {
 
 impl Case for Config {
     fn smaller(&self) -> Vec<Self> {
+        if let Some(spoilt) = &self.spoilt {
+            return spoilt.smaller().into_iter().map(|less| Self { spoilt: Some(less), ..self.clone() }).collect();
+        }
         let mut smaller = Vec::new();
         for at in 0..self.entries.len() {
             let mut without = self.clone();
@@ -114,7 +147,8 @@ pub(crate) fn compare(oracle: &mut Oracle, plan: Plan) -> Result<u64, String> {
                 .collect();
             if wanted["error"] != "" {
                 // what a later null empties is lost in either case, and not worth telling
-                if case.node.iter().chain(case.secrets.iter().map(|s| &s.config)).any(|c| c.around.1.contains("null")) {
+                let emptied = |config: &Config| String::from_utf8_lossy(&config.text()).contains("null");
+                if configs(case).any(emptied) {
                     return None;
                 }
                 return found
@@ -122,11 +156,20 @@ pub(crate) fn compare(oracle: &mut Oracle, plan: Plan) -> Result<u64, String> {
                     .is_empty()
                     .then(|| format!("the kubelet fails with {} and nothing is told here", wanted["error"]));
             }
-            let kubelet = wanted["auths"].as_array().cloned().unwrap_or_default();
+            let (mut pairs, mut kubelet) = (pairs, wanted["auths"].as_array().cloned().unwrap_or_default());
+            if configs(case).any(|config| config.spoilt.is_some()) {
+                // two keys may have become spellings of the same one
+                pairs.sort_by_key(ToString::to_string);
+                kubelet.sort_by_key(ToString::to_string);
+            }
             (pairs != kubelet)
                 .then(|| format!("the kubelet finds {kubelet:?}, and here {pairs:?} ({:?})", found.problems))
         },
     )
+}
+
+fn configs(case: &Asked) -> impl Iterator<Item = &Config> {
+    case.node.iter().chain(case.secrets.iter().map(|secret| &secret.config))
 }
 
 fn question(case: &Asked) -> Value {
@@ -228,7 +271,12 @@ fn config(random: &mut Random, image: &str) -> Config {
         *written != "r.example.com" && Key::normalise(written).is_ok_and(|key| key.to_string() == "r.example.com")
     };
     let around = if around.0.contains("first") && entries.iter().any(again) { plain } else { around };
-    Config { legacy: random.one_in(3), entries, around }
+    let mut config = Config { legacy: random.one_in(3), entries, around, spoilt: None };
+    if random.one_in(8) {
+        let text = String::from_utf8_lossy(&config.text()).into_owned();
+        config.spoilt = Some(random.spoil(&text, &JSON_PIECES, 3));
+    }
+    config
 }
 
 /// An entry as JSON; about one in forty is malformed.

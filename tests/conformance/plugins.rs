@@ -1,7 +1,8 @@
 //! Exec plugins: sequences of calls with every cache type, configurations, and answers.
 //!
 //! Both sides run the same script from folders of their own. Cache durations are zero, negative, absent or so long that
-//! no outcome depends on how fast this machine is. The kubelet registers plugins for good, so every case brings a
+//! no outcome depends on how fast this machine is. Left out: plain words that only YAML 1.1 takes for something else than
+//! text (`yes`, `1_000`, `2001-01-01`), which the kubelet refuses where it wants text, and this takes as text. The kubelet registers plugins for good, so every case brings a
 //! domain and plugin names that no other case has.
 
 use std::{
@@ -36,6 +37,67 @@ const VERSIONS: [&str; 3] =
     [V1, "credentialprovider.kubelet.k8s.io/v1beta1", "credentialprovider.kubelet.k8s.io/v1alpha1"];
 /// Stands for what is special to a case in the texts of a case.
 const OWN: &str = "OWN";
+
+/// A configuration, and what to exchange in it: things that people and editors do to YAML and JSON.
+const GOOD: &str = "\
+kind: CredentialProviderConfig
+apiVersion: kubelet.config.k8s.io/v1
+providers:
+- name: aOWN
+  matchImages: [nobody.example]
+  defaultCacheDuration: 1h
+  apiVersion: credentialprovider.kubelet.k8s.io/v1
+  args: [x]
+";
+const WRITTEN: [(&str, &str); 47] = [
+    ("", ""),
+    ("kind", "---\nkind"),
+    ("kind", "# comment\n--- # comment\nkind"),
+    ("kind", "---\n---\nkind"),
+    ("kind", "\u{feff}kind"),
+    ("kind", "%YAML 1.1\n---\nkind"),
+    ("kind", " kind"),
+    ("kind", "\tkind"),
+    ("kind", "Kind"),
+    ("kind", "kind: CredentialProviderConfig\nkind"),
+    ("kind: CredentialProviderConfig", "\"kind\": 'CredentialProviderConfig' # x"),
+    ("kind: CredentialProviderConfig", "kind: !!str CredentialProviderConfig"),
+    ("kind: CredentialProviderConfig", "kind: |\n  CredentialProviderConfig"),
+    ("kind: CredentialProviderConfig", "kind: >-\n  CredentialProviderConfig"),
+    ("kind: CredentialProviderConfig\n", ""),
+    ("kind: CredentialProviderConfig\n", "kind: CredentialProviderConfig\r\n"),
+    ("args: [x]\n", "args: [x]\n---\nkind: other\n"),
+    ("args: [x]\n", "args: [x]\n---\n: [\n"),
+    ("args: [x]\n", "args: [x]\n...\n"),
+    ("args: [x]", "tokenAttributes: {serviceAccountTokenAudience: a, cacheType: Token, requireServiceAccount: yes}"),
+    ("args: [x]", "tokenAttributes: {serviceAccountTokenAudience: a, cacheType: Token, requireServiceAccount: Off}"),
+    ("args: [x]", "args: [1.5]"),
+    ("args: [x]", "args: ['1.5', \"yes\"]"),
+    ("args: [x]", "args: [~]"),
+    ("args: [x]", "args: ~"),
+    ("args: [x]", "args:"),
+    ("args: [x]", "args: x"),
+    ("args: [x]", "args: {}"),
+    ("args: [x]", "args: [2001-01-01]"),
+    ("args: [x]", "args: [&a x, *a]"),
+    ("args: [x]", "args: [*a]"),
+    ("args: [x]", "args: [[x]]"),
+    ("args: [x]", "env: [{name: a, value: 1}]"),
+    ("args: [x]", "env: [{name: a, value: ''}, {name: a}]"),
+    ("args: [x]", "env: [{name: a, name: a}]"),
+    ("args: [x]", "env: {}"),
+    ("args: [x]", "1: x"),
+    ("args: [x]", "args: [x"),
+    ("args: [x]", "args: [\"\\x\"]"),
+    ("args: [x]", "args: [x]\n  tokenAttributes: {}"),
+    ("args: [x]", "args: [x]\n  tokenAttributes:"),
+    ("- name: aOWN\n", "-\n  name: aOWN\n"),
+    ("- name: aOWN\n", "- # x\n  name: \"aOWN\"\n"),
+    ("nobody.example", "\"*\", nobody.example"),
+    ("nobody.example", "*x"),
+    ("1h", "\"1h\""),
+    ("1h", "0"),
+];
 
 /// Numbers the runs, shrinking included.
 static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -101,7 +163,10 @@ pub(crate) fn compare_configurations(oracle: &mut Oracle, plan: Plan) -> Result<
     let mut random = Random::new(plan.seed);
     compare_all(
         CONFIGURATIONS * plan.multiplier,
-        |_| configuration(&mut random),
+        |index| {
+            let written = usize::try_from(index).ok().and_then(|index| WRITTEN.get(index));
+            written.map_or_else(|| configuration(&mut random), |(from, to)| GOOD.replacen(from, to, 1))
+        },
         |text| {
             let run = RUNS.fetch_add(1, Ordering::Relaxed);
             let dir = tempfile::tempdir().unwrap();
@@ -364,7 +429,15 @@ fn change(random: &mut Random, config: &mut Value) {
         "\"credentialprovider.kubelet.k8s.io/v1alpha1\"",
         "\"CredentialProviderConfig\"",
     ];
-    let value: Value = serde_json::from_str(random.pick(&values)).unwrap();
+    let value = if random.one_in(6) {
+        Value::String(random.text(
+            &["1", "0", "9", "99999999", ".", "-", "+", "ns", "us", "µs", "ms", "s", "m", "h", "d", " "],
+            0,
+            6,
+        ))
+    } else {
+        serde_json::from_str(random.pick(&values)).unwrap()
+    };
     let place = match random.below(8) {
         0 => config,
         1 | 2 if config["providers"][0]["tokenAttributes"].is_object() => {

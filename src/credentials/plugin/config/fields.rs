@@ -55,11 +55,14 @@ impl<'a> Fields<'a> {
         self.get(field).map(|value| value.as_str().ok_or_else(|| self.wrong(field, "must be a string"))).transpose()
     }
 
-    /// True or false, if it is there.
+    /// True or false, if it is there. The kubelet reads YAML 1.1, in which there are more words for both.
     pub(super) fn flag(&self, field: &str) -> Result<Option<bool>, ConfigError> {
-        self.get(field)
-            .map(|value| value.as_bool().ok_or_else(|| self.wrong(field, "must be true or false")))
-            .transpose()
+        let flag = |value: &Value| match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+            Some("yes" | "on") => Some(true),
+            Some("no" | "off") => Some(false),
+            _ => value.as_bool(),
+        };
+        self.get(field).map(|value| flag(value).ok_or_else(|| self.wrong(field, "must be true or false"))).transpose()
     }
 
     /// A list; an absent one is empty.
