@@ -385,5 +385,11 @@ async fn plugin_configurations_are_judged_as_by_the_kubelet() {
         let answers = plugins.ask("nobody.asks.example.com/x").await;
         assert_eq!(Value::Bool(answers.problems.is_empty()), case["valid"], "{name}: {:?}", answers.problems);
         assert_eq!(answers.problems.len(), usize::from(case["valid"] == false), "{name}");
+        if case["valid"] == true {
+            let files = case["files"].as_object().unwrap().values();
+            let names = files.flat_map(|text| config::parse(text.as_str().unwrap().as_bytes()).unwrap());
+            let names: Vec<Value> = names.map(|provider| Value::String(provider.name)).collect();
+            assert_eq!(Value::Array(names), case["providers"], "{name}");
+        }
     }
 }

@@ -43,7 +43,8 @@ pub enum FileError {
 impl From<io::Error> for FileError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::NotFound => Self::Absent,
+            // a file on the way to it is as good as nothing: HOME=/dev/null is common
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Absent,
             io::ErrorKind::IsADirectory => Self::Directory,
             kind => Self::Io(kind),
         }

@@ -13,7 +13,7 @@ use super::{
     node_search::{KeptConfigs, NodeConfigs, kept_configs},
     plugin::{Answers, PluginOptions, Plugins},
     secret::{Secret, SecretError, manifest},
-    text::{shown, shown_key},
+    text::{shown, shown_key, shown_path},
 };
 use crate::image_ref::ImageRef;
 
@@ -192,7 +192,7 @@ impl Credentials {
     /// Adds the Secrets of `--pull-secret`.
     fn secret_files(&self, mut ring: Ring, kept: &mut Kept<Manifest>) -> Ring {
         for file in &self.pull_secret_files {
-            let name = shown(&file.display().to_string());
+            let name = shown_path(file);
             match kept.get(file, Manifest::parse) {
                 Err(error) => ring.problem(Source::PullSecret, format!("{name}: {error}")),
                 Ok(manifest) => {
@@ -213,7 +213,7 @@ impl Credentials {
         ring.asked(Source::DockerConfig);
         let mut problems = Vec::new();
         for (file, config) in self.node_configs.read(kept, &mut problems) {
-            ring.add(Source::DockerConfig, &shown(&file.display().to_string()), &config);
+            ring.add(Source::DockerConfig, &shown_path(&file), &config);
         }
         for problem in problems {
             ring.problem(Source::DockerConfig, problem);
@@ -246,7 +246,7 @@ fn exec(answers: Answers) -> Ring {
     }
     for (plugin, logins) in answers.logins {
         for (written, auth) in logins.iter() {
-            ring.add_written(Source::ExecPlugin, &plugin, written, auth.clone());
+            ring.add_written(Source::ExecPlugin, &shown(&plugin), written, auth.clone());
         }
     }
     for problem in answers.problems {

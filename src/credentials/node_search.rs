@@ -9,6 +9,7 @@ use std::{
 use super::{
     docker_config::{self, DecodeError, DockerConfig, Format},
     file::{FileError, Kept, MAX_CONFIG},
+    text::shown_path,
 };
 
 /// File name of the legacy format.
@@ -88,15 +89,15 @@ impl NodeConfigs {
         for file in files {
             match read_one(&file, kept) {
                 Ok(config) => {
-                    problems.extend(config.problems.iter().map(|p| format!("{}: {p}", file.display())));
+                    problems.extend(config.problems.iter().map(|p| format!("{}: {p}", shown_path(&file))));
                     found.push((file, config));
                     if search {
                         break;
                     }
                 }
                 Err(Unusable::File(FileError::Absent)) if search => {}
-                Err(Unusable::File(error)) => problems.push(format!("{}: {error}", file.display())),
-                Err(Unusable::Content(error)) => problems.push(format!("{}: {error}", file.display())),
+                Err(Unusable::File(error)) => problems.push(format!("{}: {error}", shown_path(&file))),
+                Err(Unusable::Content(error)) => problems.push(format!("{}: {error}", shown_path(&file))),
             }
         }
         found
