@@ -3,6 +3,8 @@
 //! The pull secrets of an entry and of its service account form one keyring; all docker configs, all plugins and all
 //! clouds one each. The keyrings are asked one after the other, and what they find is joined, duplicates kept.
 
+pub mod cloud;
+
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
