@@ -280,6 +280,18 @@ async fn a_refused_web_identity_is_not_replaced_by_the_instance() {
 }
 
 #[tokio::test]
+async fn a_missing_web_identity_is_told_and_the_instance_not_asked() {
+    let server = StandIn::plain(|seen| ecr_or(seen, instance)).await;
+    let clouds = web_identity_node(&server, std::path::Path::new("/nowhere/token"))
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url())
+        .clouds();
+    let found = lookup(&clouds, IMAGE).await;
+    let expected = "ecr: the web identity gives no AWS keys: failed to read web identity token file: No such file";
+    assert!(problem(&found).starts_with(expected), "{found:?}");
+    assert!(server.seen().await.is_empty());
+}
+
+#[tokio::test]
 async fn shared_config_gives_keys_and_a_profile_without_keys_is_told() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join(".aws")).unwrap();
