@@ -17,6 +17,8 @@ pub mod plugin;
 pub mod secret;
 pub mod text;
 
+pub mod cloud;
+
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};

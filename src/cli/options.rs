@@ -1,13 +1,14 @@
 //! Flags that several commands share.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 
 use crate::{
     cli::output::Format,
     credentials::{
-        lookup::{Credentials, Options},
+        cloud::{CloudOptions, Clouds},
+        lookup::{CloudLookup, Credentials, Options},
         node_search::{NodeConfigs, SearchFolders},
         plugin::{PluginOptions, runner::Limits},
     },
@@ -61,7 +62,7 @@ impl CredentialArgs {
             pull_secret,
             image_credential_provider_config,
             image_credential_provider_bin_dir,
-            cloud_credentials: _,
+            cloud_credentials,
         } = self;
         let node_configs = if docker_config.is_empty() {
             NodeConfigs::Search(SearchFolders::of_this_process(kubelet_root))
@@ -71,7 +72,15 @@ impl CredentialArgs {
         let plugins = image_credential_provider_config
             .zip(image_credential_provider_bin_dir)
             .map(|(config, bin_dir)| PluginOptions { config, bin_dir, limits: Limits::default() });
-        Credentials::new(Options { node_configs, pull_secret_files: pull_secret, plugins, clouds: None })
+        let clouds: Option<Arc<dyn CloudLookup>> = match cloud_credentials {
+            // variables that are no text are none of the clouds'
+            CloudCredentials::Auto => {
+                let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+                Some(Arc::new(Clouds::new(CloudOptions { env: env.collect(), ..CloudOptions::default() })))
+            }
+            CloudCredentials::Off => None,
+        };
+        Credentials::new(Options { node_configs, pull_secret_files: pull_secret, plugins, clouds })
     }
 }
 

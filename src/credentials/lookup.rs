@@ -7,6 +7,7 @@ use tokio::sync::Mutex;
 
 use super::{
     Auth, Credential, Source,
+    cloud::{CloudProvider, Clouds, provider_of},
     docker_config::DockerConfig,
     file::{Kept, MAX_MANIFEST},
     keyring::{Key, Keyring},
@@ -33,6 +34,19 @@ pub struct CloudAnswer {
     pub entries: Vec<(String, Auth)>,
     /// What went wrong, one line each, naming the cloud.
     pub problems: Vec<String>,
+}
+
+impl CloudLookup for Clouds {
+    fn cloud_of(&self, image: &ImageRef) -> Option<&'static str> {
+        provider_of(image).map(CloudProvider::as_str)
+    }
+
+    fn lookup<'a>(&'a self, image: &'a ImageRef) -> BoxFuture<'a, CloudAnswer> {
+        Box::pin(async move {
+            let answer = Self::lookup(self, image).await;
+            CloudAnswer { entries: answer.found, problems: answer.problems }
+        })
+    }
 }
 
 /// Where credentials are looked for.
