@@ -59,7 +59,7 @@ pub async fn keep_linked(endpoint: Option<Endpoint>, observer: Observer, events:
 pub async fn connect(endpoint: Option<&Endpoint>, observer: &Observer) -> Result<Runtime, String> {
     match endpoint {
         Some(endpoint) => Runtime::connect(endpoint, observer.clone()).await.map_err(|e: RuntimeError| e.to_string()),
-        None => runtime::find(observer).await.ok_or_else(|| {
+        None => runtime::find_among(&runtime::endpoint::USUAL, observer).await.ok_or_else(|| {
             format!(
                 "no container runtime answers at any of {}; name its socket with --runtime-endpoint",
                 runtime::endpoint::USUAL.join(", ")
