@@ -60,7 +60,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { lists, node_name, listen, resync, ready_when, log_format, log_level, runtime, credentials: _ } = args;
+    let Args { lists, node_name, listen, resync, ready_when, log_format, log_level, runtime, credentials } = args;
     let lists = match lists.into_lists() {
         Ok(lists) => lists,
         Err(wrong) => {
@@ -74,8 +74,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         // the API server knows better, and says so where an entry selects nodes
         node.labels = None;
     }
-    agent::run(agent::Options { runtime_endpoint: runtime.runtime_endpoint, lists, node, listen, resync, ready_when })
-        .await?;
+    let credentials = credentials.into_credentials();
+    let runtime_endpoint = runtime.runtime_endpoint;
+    agent::run(agent::Options { runtime_endpoint, lists, node, listen, resync, ready_when, credentials }).await?;
     Ok(ExitCode::SUCCESS)
 }
 
