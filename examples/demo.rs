@@ -37,7 +37,7 @@ use support::{
 const USER: &str = "demo";
 const PASSWORD: &str = "demo-password";
 /// Until every image is where it should be.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How an image of the demo should end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

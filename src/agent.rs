@@ -9,7 +9,7 @@ mod report;
 pub mod sources;
 mod wiring;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -20,6 +20,7 @@ pub use report::{LogReporter, Reporter};
 
 use crate::{
     clock::Clock,
+    credentials::lookup::Credentials,
     http,
     kubernetes::{
         self,
@@ -59,7 +60,6 @@ pub enum Lists {
 }
 
 /// What the agent is to do, as its flags say.
-#[derive(Debug)]
 pub struct Options {
     /// Socket of the runtime; none: the first of the usual ones that answers.
     pub runtime_endpoint: Option<Endpoint>,
@@ -73,6 +73,8 @@ pub struct Options {
     pub resync: Duration,
     /// When the agent counts as ready.
     pub ready_when: ReadyWhen,
+    /// Where credentials are looked for.
+    pub credentials: Credentials,
 }
 
 /// Runs until SIGTERM or SIGINT. A second signal ends the process at once.
@@ -111,6 +113,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ready_when: options.ready_when,
         sources,
         cluster,
+        credentials: Arc::new(options.credentials),
         once: None,
     };
     keeper::Keeper::new(settings, metrics, clock, LogReporter).run(inputs).await;

@@ -17,7 +17,7 @@ pub struct Backoff {
 }
 
 /// The rule for images: the kubelet's, and up to 20 % more.
-pub const IMAGE: Backoff = Backoff { initial: Duration::from_secs(10), max: Duration::from_secs(300), jitter: 0.2 };
+pub const IMAGE: Backoff = Backoff { initial: Duration::from_secs(10), max: Duration::from_mins(5), jitter: 0.2 };
 
 /// Failures in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Delays of a registry: as long as those of an image, so that the first image that is due again can try it.
-const REGISTRY: Backoff = Backoff { initial: Duration::from_secs(10), max: Duration::from_secs(300), jitter: 0.2 };
+const REGISTRY: Backoff = Backoff { initial: Duration::from_secs(10), max: Duration::from_mins(5), jitter: 0.2 };
 
 /// One registry's cool-down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 //! `plugin` are pure; `file`, `node_search` and `plugin::runner` touch the node.
 
 pub mod docker_config;
+pub mod document;
 pub mod file;
 pub mod go_rules;
 pub mod keyring;
@@ -15,6 +16,8 @@ pub mod node_search;
 pub mod plugin;
 pub mod secret;
 pub mod text;
+
+pub mod cloud;
 
 use std::fmt;
 

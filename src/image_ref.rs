@@ -481,13 +481,12 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics_and_a_canonical_name_is_a_fixed_point(text in "\\PC{0,90}") {
-            if let Ok(image) = ImageRef::parse(&text) {
-                if !image.registry().as_str().is_empty() {
+            if let Ok(image) = ImageRef::parse(&text)
+                && !image.registry().as_str().is_empty() {
                     let again = ImageRef::parse(&image.canonical()).unwrap();
                     prop_assert_eq!(again.canonical(), image.canonical());
                     prop_assert!(again.is_qualified());
                 }
-            }
         }
 
         #[test]

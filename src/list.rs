@@ -78,7 +78,7 @@ impl ImageList {
         let defaults = entry::Defaults::read(top.take("defaults"), &mut problems);
         list.limits = limits::read(top.take("limits"), &mut problems);
         if let Some(images) = top.take("images") {
-            list.entries = entry::read_all(images, &defaults, &mut problems);
+            list.entries = entry::read_all(&images, &defaults, &mut problems);
         }
         top.refuse_the_rest(&["defaults", "limits", "images"], &mut problems);
         problems.sort_by_key(|p| (p.line, p.column));

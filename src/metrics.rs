@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use crate::{
-    credentials::Source,
+    credentials::{Source, lookup},
     error_class::ErrorClass,
     image_ref::RegistryHost,
     image_state::{STATE_NAMES, Wait},
@@ -32,29 +32,6 @@ const PULL_BUCKETS: [f64; 14] =
     [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0];
 /// Seconds, for what answers at once or not at all.
 const CALL_BUCKETS: [f64; 9] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0];
-
-/// What became of a look for credentials in one source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LookupResult {
-    /// It gave at least one.
-    Found,
-    /// It has none for the image.
-    None,
-    /// It could not be asked or read.
-    Error,
-}
-
-impl LookupResult {
-    const ALL: [Self; 3] = [Self::Found, Self::None, Self::Error];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Found => "found",
-            Self::None => "none",
-            Self::Error => "error",
-        }
-    }
-}
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -178,7 +155,7 @@ impl Metrics {
             self.pulls_waiting.with_label_values(&[why.as_str()]).set(0);
         }
         for source in Source::ALL {
-            for result in LookupResult::ALL {
+            for result in lookup::Outcome::ALL {
                 self.credential_lookups.with_label_values(&[source.as_str(), result.as_str()]).reset();
             }
         }
@@ -213,7 +190,7 @@ impl Metrics {
     }
 
     /// One source was asked for credentials.
-    pub fn credential_lookup(&self, source: Source, result: LookupResult) {
+    pub fn credential_lookup(&self, source: Source, result: lookup::Outcome) {
         self.credential_lookups.with_label_values(&[source.as_str(), result.as_str()]).inc();
     }
 

@@ -40,6 +40,9 @@ pub fn images(images: &[ImageStatus]) -> String {
         let message = image.message.as_deref().unwrap_or_default();
         let remedy = image.remedy.as_deref().unwrap_or_default();
         let _ = write!(out, "\n{}\n  {class}{}\n  {remedy}\n", one_line(&image.image), one_line(message));
+        for problem in &image.problems {
+            let _ = writeln!(out, "  credentials: {}", one_line(problem));
+        }
     }
     out
 }

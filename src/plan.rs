@@ -82,9 +82,7 @@ enum Due {
 fn due(target: &Target, state: &ImageState, now: Moment) -> Due {
     let at = |moment| if moment <= now { Due::Now } else { Due::At(moment) };
     match state {
-        // what the store has of it is not known yet
-        ImageState::Pending { why: Wait::Runtime, .. } => Due::No,
-        ImageState::Pending { .. } => match target.policy {
+        ImageState::Pending { why, .. } if *why != Wait::Runtime => match target.policy {
             PullPolicy::Never => Due::No,
             PullPolicy::Always | PullPolicy::IfNotPresent => Due::Now,
         },
@@ -93,7 +91,9 @@ fn due(target: &Target, state: &ImageState, now: Moment) -> Due {
             PullPolicy::Always => at(asked.unwrap_or(*since) + target.refresh_interval),
             PullPolicy::IfNotPresent | PullPolicy::Never => Due::No,
         },
-        ImageState::Pulling { .. }
+        // a pending one that waits for the runtime: what the store has of it is not known yet
+        ImageState::Pending { .. }
+        | ImageState::Pulling { .. }
         | ImageState::Missing { .. }
         | ImageState::Invalid { .. }
         | ImageState::NotForThisNode => Due::No,

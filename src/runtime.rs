@@ -28,6 +28,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// Bound of the first call on a new connection.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bound of one socket while the usual ones are tried.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Why the runtime cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -190,13 +193,12 @@ pub fn spec_of(target: &Target) -> ImageSpec {
     }
 }
 
-/// The first of the usual sockets at which a runtime answers.
-pub async fn find(observer: &Observer) -> Option<Runtime> {
-    for path in endpoint::USUAL {
-        if !Path::new(path).exists() {
-            continue;
-        }
-        if let Ok(runtime) = Runtime::connect(&Endpoint::of_path(path), observer.clone()).await {
+/// The first of these sockets at which a runtime answers; those that are not there are passed over.
+pub async fn find_among<P: AsRef<Path>>(sockets: &[P], observer: &Observer) -> Option<Runtime> {
+    for socket in sockets.iter().map(AsRef::as_ref).filter(|socket| socket.exists()) {
+        // one that accepts and says nothing must not keep the next one from being found
+        let answer = timeout(PROBE_TIMEOUT, Runtime::connect(&Endpoint::of_path(socket), observer.clone())).await;
+        if let Ok(Ok(runtime)) = answer {
             return Some(runtime);
         }
     }

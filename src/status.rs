@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     clock::{Moment, rfc3339},
-    desired::{Row, RowKind},
+    desired::{Row, RowKind, TargetKey},
     error_class::ErrorClass,
     image_ref::ImageRef,
     image_state::{ImageState, Wait},
@@ -104,6 +104,8 @@ pub struct ImageStatus {
     pub pinned: bool,
     /// The credential that worked: its source and origin, never its content.
     pub credential: Option<String>,
+    /// What was wrong while its credentials were looked for; no content of any.
+    pub problems: Vec<String>,
     /// Higher first.
     pub priority: i64,
     /// Whether it counts for "warm".
@@ -130,6 +132,15 @@ impl Status {
             pulls_in_flight: i64::try_from(pulling).unwrap_or(i64::MAX),
             cooldowns: stock.cooldowns().remaining(now).map(|(r, left)| (r.to_string(), left)).collect(),
             ..Self::default()
+        }
+    }
+
+    /// Adds to each image what was wrong while its credentials were looked for.
+    pub fn add_problems(&mut self, stock: &Stock, problems: impl Fn(&TargetKey) -> Vec<String>) {
+        for (image, row) in self.images.iter_mut().zip(&stock.desired().rows) {
+            if let RowKind::Target(index) = row.kind {
+                image.problems = problems(&stock.target(index).0.key);
+            }
         }
     }
 }
@@ -187,6 +198,7 @@ impl ImageStatus {
             size_bytes: None,
             pinned: false,
             credential: None,
+            problems: Vec::new(),
             priority: 0,
             required: true,
             present: false,

@@ -28,7 +28,7 @@ use support::{
 use tokio::time::{Instant, sleep};
 
 /// Long enough for a busy machine, and never waited for in full when all is well.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     let trials = [
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             trial("fake_cri::a_full_store_is_warm_at_once", Ok(()), |()| warm_at_once()),
             trial("fake_cri::bad_lists_never_lose_the_last_good_one", Ok(()), |()| bad_lists()),
             trial("fake_cri::a_swapped_link_is_seen_within_a_second", Ok(()), |()| swapped_link()),
+            trial("fake_cri::the_first_socket_that_answers_is_found", Ok(()), |()| found_socket()),
             trial("fake_cri::the_agent_waits_for_its_runtime", Ok(()), |()| late_runtime()),
             trial("fake_cri::a_second_sigterm_ends_at_once", Ok(()), |()| second_signal()),
             trial("fake_cri::runtime_handler_is_in_every_call", Ok(()), |()| runtime_handler()),
@@ -233,7 +234,7 @@ async fn slow_image(name: &str) -> Result<(Registry, support::tcp_proxy::TcpProx
 async fn runtime_dies(part: ContainerdPart) -> Result<()> {
     let (_registry, slow, image) = slow_image("app").await?;
     let mut containerd = Containerd::start(&part, &[]).await?;
-    containerd.route(&slow.host(), &slow.upstream())?;
+    containerd.route(slow.host(), &slow.upstream())?;
     let agent = agent(&containerd.socket(), &list(&[&image]))?;
     agent.until_image(PATIENCE, &image, "Pulling").await?;
     sleep(Duration::from_millis(500)).await;
@@ -270,7 +271,7 @@ async fn edit_during_pull(part: ContainerdPart) -> Result<()> {
     let fast = Registry::start(RegistryKind::Plain).await?;
     let other = fast.push("other:1", &Image::small("other")?).await?.by_tag;
     let containerd = Containerd::start(&part, &[&fast]).await?;
-    containerd.route(&slow.host(), &slow.upstream())?;
+    containerd.route(slow.host(), &slow.upstream())?;
     let proxy = CriProxy::start(&containerd.socket())?;
     let agent = agent(&proxy.socket(), &list(&[&image]))?;
     proxy.journal().wait_until(PATIENCE, |j| j.pulling() == 1).await?;
@@ -290,7 +291,7 @@ async fn edit_during_pull(part: ContainerdPart) -> Result<()> {
 async fn sigterm(part: ContainerdPart) -> Result<()> {
     let (_registry, slow, image) = slow_image("app").await?;
     let containerd = Containerd::start(&part, &[]).await?;
-    containerd.route(&slow.host(), &slow.upstream())?;
+    containerd.route(slow.host(), &slow.upstream())?;
     let proxy = CriProxy::start(&containerd.socket())?;
     let mut agent = agent(&proxy.socket(), &list(&[&image]))?;
     proxy.journal().wait_until(PATIENCE, |j| j.pulling() == 1).await?;
@@ -412,6 +413,21 @@ async fn swapped_link() -> Result<()> {
         fake.journal().wait_until(PATIENCE, |j| j.of(Method::PullImage).any(|c| c.image == image)).await?;
         ensure!(began.elapsed() < Duration::from_secs(1), "the swap took {:?} to take effect", began.elapsed());
     }
+    Ok(())
+}
+
+async fn found_socket() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let silent = folder.path().join("silent.sock");
+    let _accepts_and_says_nothing = std::os::unix::net::UnixListener::bind(&silent)?;
+    let fake = FakeCri::start()?;
+    let sockets = [folder.path().join("absent.sock"), silent, fake.socket()];
+    let observer: prepull::runtime::Observer = std::sync::Arc::new(|_, _, _| {});
+    let began = Instant::now();
+    let found = prepull::runtime::find_among(&sockets, &observer).await.context("none was found")?;
+    ensure!(found.endpoint().path() == fake.socket(), "{found:?}");
+    ensure!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    ensure!(prepull::runtime::find_among(&sockets[..1], &observer).await.is_none());
     Ok(())
 }
 

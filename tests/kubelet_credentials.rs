@@ -164,7 +164,7 @@ async fn lookups_find_what_the_kubelet_finds() {
                 }),
                 "plugin" => {
                     let auth: Value = serde_json::from_str(&given.content).unwrap();
-                    plugin.write_config(json!({"matchImages": [case.lookup.split('/').next().unwrap()]}));
+                    plugin.write_config(&json!({"matchImages": [case.lookup.split('/').next().unwrap()]}));
                     plugin.answer(&json!({"kind": "CredentialProviderResponse", "apiVersion": V1, "cacheKeyType": "Image", "auth": auth}).to_string(), 0);
                 }
                 other => panic!("{}: no such origin: {other}", case.name),
@@ -254,7 +254,7 @@ impl Plugin {
     }
 
     /// Writes the configuration of one plugin; what is not given has a default.
-    fn write_config(&self, provider: Value) {
+    fn write_config(&self, provider: &Value) {
         let mut whole = json!({"name": "fake", "apiVersion": V1, "defaultCacheDuration": "0s", "matchImages": ["test.registry.io"]});
         whole.as_object_mut().unwrap().extend(provider.as_object().unwrap().clone());
         let config =
@@ -296,7 +296,7 @@ async fn plugins_are_called_and_remembered_as_by_the_kubelet() {
     for case in exec_cases("call") {
         let name = &case["name"];
         let plugin = Plugin::new();
-        plugin.write_config(case["provider"].clone());
+        plugin.write_config(&case["provider"]);
         let credentials = plugin.credentials();
         let mut now = 0;
         for (index, call) in case["calls"].as_array().unwrap().iter().enumerate() {
@@ -323,7 +323,7 @@ async fn plugins_are_called_and_remembered_as_by_the_kubelet() {
 async fn plugins_are_sent_what_the_kubelet_sends() {
     for case in exec_cases("wire") {
         let plugin = Plugin::new();
-        plugin.write_config(case["provider"].clone());
+        plugin.write_config(&case["provider"]);
         plugin.answer("", 0);
         let text = case["podImage"].as_str().unwrap();
         // the digest of one case is shorter than any real one
@@ -385,5 +385,11 @@ async fn plugin_configurations_are_judged_as_by_the_kubelet() {
         let answers = plugins.ask("nobody.asks.example.com/x").await;
         assert_eq!(Value::Bool(answers.problems.is_empty()), case["valid"], "{name}: {:?}", answers.problems);
         assert_eq!(answers.problems.len(), usize::from(case["valid"] == false), "{name}");
+        if case["valid"] == true {
+            let files = case["files"].as_object().unwrap().values();
+            let names = files.flat_map(|text| config::parse(text.as_str().unwrap().as_bytes()).unwrap());
+            let names: Vec<Value> = names.map(|provider| Value::String(provider.name)).collect();
+            assert_eq!(Value::Array(names), case["providers"], "{name}");
+        }
     }
 }

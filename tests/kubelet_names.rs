@@ -35,7 +35,11 @@ fn names_are_read_as_the_kubelet_reads_them() {
         assert_eq!(Some(image.registry().as_str()), case.registry.as_deref(), "registry of {input:?}");
         assert_eq!(Some(image.repository()), case.repository.as_deref(), "repository of {input:?}");
         assert_eq!(image.tag(), case.tag.as_deref(), "tag of {input:?}");
-        assert_eq!(image.digest().map(|d| d.as_str()), case.digest.as_deref(), "digest of {input:?}");
+        assert_eq!(
+            image.digest().map(prepull::image_ref::Digest::as_str),
+            case.digest.as_deref(),
+            "digest of {input:?}"
+        );
         assert_eq!(Some(image.canonical()), case.canonical, "canonical name of {input:?}");
         assert_eq!(Some(image.lookup_key()), case.lookup_key, "lookup key of {input:?}");
         assert_eq!(Some(image.cri_image()), case.cri_image, "what the runtime is sent for {input:?}");

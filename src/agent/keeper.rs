@@ -22,7 +22,11 @@ use super::{
 };
 use crate::{
     clock::{Clock, Moment},
-    desired::{Desired, TargetKey},
+    credentials::{
+        Source as CredentialSource,
+        lookup::{self, Credentials, Request},
+    },
+    desired::{Desired, Target, TargetKey},
     http::Query,
     list::affinity::NodeFacts,
     metrics::Metrics,
@@ -64,6 +68,8 @@ pub struct Settings {
     pub sources: SourceNames,
     /// The ways from and to the API server.
     pub cluster: Cluster,
+    /// Where credentials are looked for.
+    pub credentials: Arc<Credentials>,
     /// End when nothing is left to do.
     pub once: Option<Once>,
 }
@@ -80,6 +86,9 @@ struct Done {
     key: TargetKey,
     began: Moment,
     outcome: Outcome,
+    lookups: Vec<(CredentialSource, lookup::Outcome)>,
+    /// What was wrong while credentials were looked for.
+    problems: Vec<String>,
 }
 
 /// The keeper of the stock.
@@ -108,6 +117,9 @@ pub struct Keeper<R> {
     warm: Option<bool>,
     warmed_once: bool,
     once: Option<Once>,
+    credentials: Arc<Credentials>,
+    /// What was wrong with the credentials of each image, at its last attempt.
+    credential_problems: HashMap<TargetKey, Vec<String>>,
 }
 
 impl<R: Reporter> Keeper<R> {
@@ -137,6 +149,8 @@ impl<R: Reporter> Keeper<R> {
             warm: None,
             warmed_once: false,
             once: settings.once,
+            credentials: settings.credentials,
+            credential_problems: HashMap::new(),
         }
     }
 
@@ -216,18 +230,19 @@ impl<R: Reporter> Keeper<R> {
         let (target, _, _) = self.stock.target(index);
         let (key, target) = (target.key.clone(), target.clone());
         self.stock.started(index, now);
-        let handle = self.pulls.spawn({
-            let key = key.clone();
-            async move { Done { key, began: now, outcome: puller::pull(&runtime, &target, &[]).await } }
-        });
+        let handle = self.pulls.spawn(attempt(runtime, target, self.credentials.clone(), now));
         self.pulling.insert(key, handle);
     }
 
     fn pulled(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // a pull that was ended by this keeper has nothing to tell
-        let Ok(Done { key, began, outcome }) = done else { return };
+        let Ok(Done { key, began, outcome, lookups, problems }) = done else { return };
         let now = self.clock.now();
         self.pulling.remove(&key);
+        for (source, result) in lookups {
+            self.metrics.credential_lookup(source, result);
+        }
+        self.note_credential_problems(&key, problems);
         if let Some(index) = self.stock.find(&key) {
             let (target, _, _) = self.stock.target(index);
             self.metrics.pulled(target.image.registry(), &outcome, now.since(began));
@@ -236,6 +251,20 @@ impl<R: Reporter> Keeper<R> {
             self.look_soon();
         }
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
+    }
+
+    /// Keeps what was wrong for the status, and logs what is new.
+    fn note_credential_problems(&mut self, key: &TargetKey, problems: Vec<String>) {
+        for problem in &problems {
+            if !self.credential_problems.values().flatten().any(|known| known == problem) {
+                tracing::warn!(%problem, "a source of credentials has a problem");
+            }
+        }
+        if problems.is_empty() {
+            self.credential_problems.remove(key);
+        } else {
+            self.credential_problems.insert(key.clone(), problems);
+        }
     }
 
     fn list(&mut self, update: ListUpdate) {
@@ -273,6 +302,8 @@ impl<R: Reporter> Keeper<R> {
                 pull.abort();
             }
         }
+        let stock = &self.stock;
+        self.credential_problems.retain(|key, _| stock.find(key).is_some());
         self.look();
     }
 
@@ -285,7 +316,7 @@ impl<R: Reporter> Keeper<R> {
         match event {
             LinkEvent::Up(runtime) => {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
-                self.runtime = Some(runtime);
+                self.runtime = Some(*runtime);
                 if self.was_linked {
                     self.stock.runtime_back(self.clock.now());
                 }
@@ -365,10 +396,21 @@ impl<R: Reporter> Keeper<R> {
     }
 
     fn status(&self) -> Status {
-        Status {
+        let problems = |key: &TargetKey| self.credential_problems.get(key).cloned().unwrap_or_default();
+        let mut status = Status {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
             lists: self.sources.status(),
             ..Status::of(&self.stock, self.stock.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
-        }
+        };
+        status.add_problems(&self.stock, problems);
+        status
     }
+}
+
+/// One attempt: the credentials as they are now, then the pull.
+async fn attempt(runtime: Runtime, target: Target, credentials: Arc<Credentials>, began: Moment) -> Done {
+    let request = Request { image: &target.image, pull_secrets: &[], service_account_secrets: &[], offline: false };
+    let found = credentials.lookup(request).await;
+    let outcome = puller::pull(&runtime, &target, &found.credentials).await;
+    Done { key: target.key, began, outcome, lookups: found.outcomes, problems: found.problems }
 }

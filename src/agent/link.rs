@@ -15,7 +15,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub enum LinkEvent {
     /// The runtime answers.
-    Up(Runtime),
+    Up(Box<Runtime>),
     /// It does not, or no longer; the reason in one clause.
     Down(String),
 }
@@ -45,7 +45,7 @@ pub async fn keep_linked(endpoint: Option<Endpoint>, observer: Observer, events:
             sleep(waits.next().unwrap_or(LONGEST_DELAY)).await;
         };
         let mut closed = runtime.closed();
-        if events.send(LinkEvent::Up(runtime)).await.is_err() {
+        if events.send(LinkEvent::Up(Box::new(runtime))).await.is_err() {
             return;
         }
         closed.wait().await;
@@ -59,7 +59,7 @@ pub async fn keep_linked(endpoint: Option<Endpoint>, observer: Observer, events:
 pub async fn connect(endpoint: Option<&Endpoint>, observer: &Observer) -> Result<Runtime, String> {
     match endpoint {
         Some(endpoint) => Runtime::connect(endpoint, observer.clone()).await.map_err(|e: RuntimeError| e.to_string()),
-        None => runtime::find(observer).await.ok_or_else(|| {
+        None => runtime::find_among(&runtime::endpoint::USUAL, observer).await.ok_or_else(|| {
             format!(
                 "no container runtime answers at any of {}; name its socket with --runtime-endpoint",
                 runtime::endpoint::USUAL.join(", ")

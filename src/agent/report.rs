@@ -47,7 +47,7 @@ impl Reporter for LogReporter {
             }
             ImageState::Pending { why, .. } => tracing::info!(image, waits_for = why.as_str(), "image is to be pulled"),
             ImageState::Pulling { attempt, .. } => {
-                tracing::info!(image, attempt, reason = "Pulling", "image is being pulled")
+                tracing::info!(image, attempt, reason = "Pulling", "image is being pulled");
             }
             ImageState::Present { stored, credential, .. } => {
                 let credential = credential.as_ref().map(tracing::field::display);

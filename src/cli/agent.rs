@@ -60,7 +60,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { lists, node_name, listen, resync, ready_when, log_format, log_level, runtime, credentials: _ } = args;
+    let Args { lists, node_name, listen, resync, ready_when, log_format, log_level, runtime, credentials } = args;
     let lists = match lists.into_lists() {
         Ok(lists) => lists,
         Err(wrong) => {
@@ -74,8 +74,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         // the API server knows better, and says so where an entry selects nodes
         node.labels = None;
     }
-    agent::run(agent::Options { runtime_endpoint: runtime.runtime_endpoint, lists, node, listen, resync, ready_when })
-        .await?;
+    let credentials = credentials.into_credentials();
+    let runtime_endpoint = runtime.runtime_endpoint;
+    agent::run(agent::Options { runtime_endpoint, lists, node, listen, resync, ready_when, credentials }).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -102,7 +103,8 @@ pub(super) fn local_node(name: Option<String>) -> NodeFacts {
 fn start_logging(format: LogFormat, level: LevelFilter) {
     // what kube has to say below an error is told by this agent, once for each change instead of once for each try
     let libraries = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::ERROR) };
-    let targets = Targets::new().with_default(level).with_targets([("kube_client", libraries), ("kube_runtime", libraries)]);
+    let targets =
+        Targets::new().with_default(level).with_targets([("kube_client", libraries), ("kube_runtime", libraries)]);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let registry = tracing_subscriber::registry();
     match format {

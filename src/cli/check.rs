@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let text = String::from_utf8(text).with_context(|| format!("the list {source} is not UTF-8 text"))?;
     let report = report(source, &text);
     let valid = report.valid;
-    output::print(args.output.output, &report, |r| for_people(r))?;
+    output::print(args.output.output, &report, for_people)?;
     Ok(if valid { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
 }
 

@@ -1,10 +1,19 @@
 //! Flags that several commands share.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 
-use crate::{cli::output::Format, runtime::Endpoint};
+use crate::{
+    cli::output::Format,
+    credentials::{
+        cloud::{CloudOptions, Clouds},
+        lookup::{CloudLookup, Credentials, Options},
+        node_search::{NodeConfigs, SearchFolders},
+        plugin::{PluginOptions, runner::Limits},
+    },
+    runtime::Endpoint,
+};
 
 /// Where the container runtime is.
 #[derive(Debug, Args)]
@@ -42,6 +51,37 @@ pub(super) struct CredentialArgs {
     /// Ask the cloud that this machine runs in for credentials of its own registries
     #[arg(long, env = "PREPULL_CLOUD_CREDENTIALS", value_name = "WHEN", default_value = "auto")]
     pub(super) cloud_credentials: CloudCredentials,
+}
+
+impl CredentialArgs {
+    /// The sources that the flags name.
+    pub(super) fn into_credentials(self) -> Credentials {
+        let Self {
+            docker_config,
+            kubelet_root,
+            pull_secret,
+            image_credential_provider_config,
+            image_credential_provider_bin_dir,
+            cloud_credentials,
+        } = self;
+        let node_configs = if docker_config.is_empty() {
+            NodeConfigs::Search(SearchFolders::of_this_process(kubelet_root))
+        } else {
+            NodeConfigs::Named(docker_config)
+        };
+        let plugins = image_credential_provider_config
+            .zip(image_credential_provider_bin_dir)
+            .map(|(config, bin_dir)| PluginOptions { config, bin_dir, limits: Limits::default() });
+        let clouds: Option<Arc<dyn CloudLookup>> = match cloud_credentials {
+            // variables that are no text are none of the clouds'
+            CloudCredentials::Auto => {
+                let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+                Some(Arc::new(Clouds::new(CloudOptions { env: env.collect(), ..CloudOptions::default() })))
+            }
+            CloudCredentials::Off => None,
+        };
+        Credentials::new(Options { node_configs, pull_secret_files: pull_secret, plugins, clouds })
+    }
 }
 
 /// Whether clouds are asked.

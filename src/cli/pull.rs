@@ -51,7 +51,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { images, file, retry_for, output, runtime, credentials: _ } = args;
+    let Args { images, file, retry_for, output, runtime, credentials } = args;
     if !images.is_empty() && file.is_some() {
         output::note(
             "prepull: images on the command line and --file exclude each other; write the images into the list",
@@ -77,7 +77,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         tokio::spawn(link::keep_linked(endpoint, metrics.cri_observer(), link_sender));
     } else {
         match link::connect(endpoint.as_ref(), &metrics.cri_observer()).await {
-            Ok(runtime) => link_sender.try_send(LinkEvent::Up(runtime))?,
+            Ok(runtime) => link_sender.try_send(LinkEvent::Up(Box::new(runtime)))?,
             Err(reason) => bail!("{reason}"),
         }
         // no sender is left: when this runtime goes, nobody finds another
@@ -94,19 +94,21 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         ready_when: ReadyWhen::Warm,
         sources: SourceNames { named: vec![source], selector: None },
         cluster: Cluster::none(),
+        credentials: Arc::new(credentials.into_credentials()),
         once: Some(Once { retry_until: retry_for.map(|d| clock.now() + d) }),
     };
     let keeper = Keeper::new(settings, metrics, clock, progress::reporter());
     let status = keeper.run(Inputs { lists, link, queries, stop: on_signals()? }).await;
     output::print(output.output, &status, |status| page::images(&status.images))?;
-    let all_there = status.images.iter().all(|i| i.present_or_elsewhere()) && broken == 0;
+    let all_there = status.images.iter().all(super::super::status::ImageStatus::present_or_elsewhere) && broken == 0;
     if output.output == output::Format::Table {
         output::note(&summary(&status));
     }
     Ok(if all_there { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
 }
 
-async fn read_list(path: &std::path::Path) -> anyhow::Result<ImageList> {
+/// A list file, or in one line why there is none.
+pub(super) async fn read_list(path: &std::path::Path) -> anyhow::Result<ImageList> {
     let text = read_text(path).await.map_err(|why| anyhow::anyhow!("{why}"))?;
     ImageList::parse(&text).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))
 }

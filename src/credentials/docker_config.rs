@@ -50,6 +50,8 @@ pub struct DockerConfig {
     pub problems: Vec<String>,
     /// Whether there is a map of entries at all, be it empty.
     pub has_auths: bool,
+    /// Whether an entry was malformed, for which the kubelet would not use the file at all.
+    pub malformed: bool,
 }
 
 /// Why nothing of a config can be used. Never quotes the config: any of its text may be a secret.
@@ -137,6 +139,7 @@ fn not_applicable(field: &'static str) -> String {
 fn collect(entries: Vec<(String, RawEntry)>) -> DockerConfig {
     let mut config = DockerConfig::default();
     let mut untold = 0;
+    let mut malformed = false;
     let mut good: Vec<(String, Key, Auth)> = Vec::new();
     for (written, raw) in entries {
         let mut tell = |problem: String| {
@@ -148,7 +151,11 @@ fn collect(entries: Vec<(String, RawEntry)>) -> DockerConfig {
         };
         let key =
             Key::normalise(&written).map_err(|error| tell(format!("no registry has this name: {error}; {SKIPPED}")));
-        let auth = key.ok().and_then(|key| Some((key, entry(raw, &mut tell)?)));
+        let auth = key.ok().and_then(|key| {
+            let auth = entry(raw, &mut tell);
+            malformed |= auth.is_none();
+            Some((key, auth?))
+        });
         good.extend(auth.map(|(key, auth)| (written, key, auth)));
     }
     if untold > 0 {
@@ -162,6 +169,7 @@ fn collect(entries: Vec<(String, RawEntry)>) -> DockerConfig {
         .filter_map(|(written, key, auth)| seen.insert(written).then_some(Entry { key, auth }))
         .collect();
     config.entries.reverse();
+    config.malformed = malformed;
     config
 }
 

@@ -7,13 +7,14 @@ use tokio::sync::Mutex;
 
 use super::{
     Auth, Credential, Source,
+    cloud::{CloudProvider, Clouds, provider_of},
     docker_config::DockerConfig,
     file::{Kept, MAX_MANIFEST},
     keyring::{Key, Keyring},
     node_search::{KeptConfigs, NodeConfigs, kept_configs},
     plugin::{Answers, PluginOptions, Plugins},
     secret::{Secret, SecretError, manifest},
-    text::{shown, shown_key},
+    text::{shown, shown_key, shown_path},
 };
 use crate::image_ref::ImageRef;
 
@@ -33,6 +34,19 @@ pub struct CloudAnswer {
     pub entries: Vec<(String, Auth)>,
     /// What went wrong, one line each, naming the cloud.
     pub problems: Vec<String>,
+}
+
+impl CloudLookup for Clouds {
+    fn cloud_of(&self, image: &ImageRef) -> Option<&'static str> {
+        provider_of(image).map(CloudProvider::as_str)
+    }
+
+    fn lookup<'a>(&'a self, image: &'a ImageRef) -> BoxFuture<'a, CloudAnswer> {
+        Box::pin(async move {
+            let answer = Self::lookup(self, image).await;
+            CloudAnswer { entries: answer.found, problems: answer.problems }
+        })
+    }
 }
 
 /// Where credentials are looked for.
@@ -157,14 +171,42 @@ impl Credentials {
         lookup
     }
 
+    /// The cloud that an image's registry belongs to, from its name alone; none where clouds are switched off.
+    pub fn cloud_of(&self, image: &ImageRef) -> Option<&'static str> {
+        self.clouds.as_ref()?.cloud_of(image)
+    }
+
+    /// What is wrong with whole sources, whatever the image: files, manifests and the plugins' configuration.
+    pub async fn source_problems(&self) -> Vec<String> {
+        let mut lookup = Lookup::default();
+        let mut kept = self.kept.lock().await;
+        // the problems of a file do not depend on what is looked up in it
+        self.secret_files(Ring::default(), &mut kept.manifests).finish("", &mut lookup);
+        self.node(&mut kept.configs).finish("", &mut lookup);
+        drop(kept);
+        if let Some(plugins) = &self.plugins {
+            lookup.problems.extend(plugins.problems().await);
+        }
+        lookup.problems
+    }
+
     /// One keyring of the entry's Secrets, those of `--pull-secret`, and the service account's.
     fn secrets(&self, request: &Request<'_>, kept: &mut Kept<Manifest>) -> Ring {
         let mut ring = Ring::default();
         for secret in request.pull_secrets {
             ring.add_secret(Source::PullSecret, "", &secret.origin(), secret.docker_config().as_ref());
         }
+        ring = self.secret_files(ring, kept);
+        for secret in request.service_account_secrets {
+            ring.add_secret(Source::ServiceAccount, "", &secret.origin(), secret.docker_config().as_ref());
+        }
+        ring
+    }
+
+    /// Adds the Secrets of `--pull-secret`.
+    fn secret_files(&self, mut ring: Ring, kept: &mut Kept<Manifest>) -> Ring {
         for file in &self.pull_secret_files {
-            let name = shown(&file.display().to_string());
+            let name = shown_path(file);
             match kept.get(file, Manifest::parse) {
                 Err(error) => ring.problem(Source::PullSecret, format!("{name}: {error}")),
                 Ok(manifest) => {
@@ -177,9 +219,6 @@ impl Credentials {
                 }
             }
         }
-        for secret in request.service_account_secrets {
-            ring.add_secret(Source::ServiceAccount, "", &secret.origin(), secret.docker_config().as_ref());
-        }
         ring
     }
 
@@ -188,7 +227,7 @@ impl Credentials {
         ring.asked(Source::DockerConfig);
         let mut problems = Vec::new();
         for (file, config) in self.node_configs.read(kept, &mut problems) {
-            ring.add(Source::DockerConfig, &shown(&file.display().to_string()), &config);
+            ring.add(Source::DockerConfig, &shown_path(&file), &config);
         }
         for problem in problems {
             ring.problem(Source::DockerConfig, problem);
@@ -221,7 +260,7 @@ fn exec(answers: Answers) -> Ring {
     }
     for (plugin, logins) in answers.logins {
         for (written, auth) in logins.iter() {
-            ring.add_written(Source::ExecPlugin, &plugin, written, auth.clone());
+            ring.add_written(Source::ExecPlugin, &shown(&plugin), written, auth.clone());
         }
     }
     for problem in answers.problems {

@@ -9,6 +9,7 @@ use std::{
 use super::{
     docker_config::{self, DecodeError, DockerConfig, Format},
     file::{FileError, Kept, MAX_CONFIG},
+    text::shown_path,
 };
 
 /// File name of the legacy format.
@@ -88,15 +89,17 @@ impl NodeConfigs {
         for file in files {
             match read_one(&file, kept) {
                 Ok(config) => {
-                    problems.extend(config.problems.iter().map(|p| format!("{}: {p}", file.display())));
+                    problems.extend(config.problems.iter().map(|p| format!("{}: {p}", shown_path(&file))));
+                    // the kubelet goes on after a file with a malformed entry; this agent does where nothing else is in it
+                    let useless = config.malformed && config.entries.is_empty();
                     found.push((file, config));
-                    if search {
+                    if search && !useless {
                         break;
                     }
                 }
                 Err(Unusable::File(FileError::Absent)) if search => {}
-                Err(Unusable::File(error)) => problems.push(format!("{}: {error}", file.display())),
-                Err(Unusable::Content(error)) => problems.push(format!("{}: {error}", file.display())),
+                Err(Unusable::File(error)) => problems.push(format!("{}: {error}", shown_path(&file))),
+                Err(Unusable::Content(error)) => problems.push(format!("{}: {error}", shown_path(&file))),
             }
         }
         found
@@ -156,6 +159,18 @@ mod tests {
 
     fn config(user: &str) -> String {
         format!(r#"{{"auths":{{"r":{{"username":"{user}"}}}}}}"#)
+    }
+
+    #[test]
+    fn a_file_with_nothing_but_malformed_entries_does_not_stop_the_search() {
+        let bad = r#"{"auths":{"r":{"auth":"%"}}}"#;
+        let mut node = Node::with(&[("kubelet/config.json", bad), ("home/.docker/config.json", &config("home"))]);
+        let (users, problems) = node.read();
+        assert_eq!(users, ["home"]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let partly = r#"{"auths":{"r":{"auth":"%"},"s":{"username":"root"}}}"#;
+        let mut node = Node::with(&[("kubelet/config.json", partly), ("home/.docker/config.json", &config("home"))]);
+        assert_eq!(node.read().0, ["root"]);
     }
 
     #[test]

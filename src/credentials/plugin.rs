@@ -36,7 +36,7 @@ use self::{
 use super::{
     file::{self, FileError, MAX_CONFIG},
     keyring::pattern_matches,
-    text::shown,
+    text::{shown, shown_path},
 };
 
 /// Endings of the files that count in a configuration folder.
@@ -95,8 +95,8 @@ impl Plugins {
             let name = shown(&plugin.provider.name);
             let matched = plugin.provider.match_images.iter().any(|pattern| pattern_matches(pattern, image));
             answers.matched |= matched;
-            if let Err(clause) = check_binary(&plugin.binary) {
-                answers.problems.push(format!("plugin {name}: {clause}"));
+            if let Some(problem) = plugin.problem() {
+                answers.problems.push(problem);
             } else if matched && plugin.provider.token == TokenUse::Required {
                 answers.problems.push(format!(
                     "plugin {name}: it requires a service account's token, which a pull for the whole node does not \
@@ -113,6 +113,14 @@ impl Plugins {
             }
         }
         answers
+    }
+
+    /// What is wrong with the configuration and the programs, whatever the image. No plugin is run.
+    pub async fn problems(&self) -> Vec<String> {
+        match self.load().await {
+            Ok(plugins) => plugins.iter().filter_map(|plugin| plugin.problem()).collect(),
+            Err(problem) => vec![problem],
+        }
     }
 
     async fn load(&self) -> Result<Vec<Arc<Plugin>>, String> {
@@ -136,14 +144,14 @@ type ConfigFile = (PathBuf, Zeroizing<Vec<u8>>);
 fn read_config(options: &PluginOptions) -> Result<Vec<ConfigFile>, String> {
     let PluginOptions { config, bin_dir, limits: _ } = options;
     if !bin_dir.is_dir() {
-        let bin_dir = shown(&bin_dir.display().to_string());
+        let bin_dir = shown_path(bin_dir);
         return Err(format!(
             "{bin_dir}: no such folder of credential provider plugins; correct --image-credential-provider-bin-dir"
         ));
     }
     let unreadable = |path: &Path, error: FileError| {
         let advice = if error == FileError::Absent { "; correct --image-credential-provider-config" } else { "" };
-        format!("{}: {error}{advice}", shown(&path.display().to_string()))
+        format!("{}: {error}{advice}", shown_path(path))
     };
     let paths = if config.is_dir() {
         let entries = fs::read_dir(config).map_err(|error| unreadable(config, error.into()))?;
@@ -156,7 +164,7 @@ fn read_config(options: &PluginOptions) -> Result<Vec<ConfigFile>, String> {
         let mut paths: Vec<_> = entries.flatten().filter(counts).map(|entry| entry.path()).collect();
         paths.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
         if paths.is_empty() {
-            let config = shown(&config.display().to_string());
+            let config = shown_path(config);
             return Err(format!(
                 "{config}: the folder has no *.json, *.yaml or *.yml; write a CredentialProviderConfig into it"
             ));
@@ -189,16 +197,15 @@ fn build(files: &[ConfigFile], options: &PluginOptions) -> Result<Vec<Arc<Plugin
     let mut providers = Vec::new();
     for (path, text) in files {
         let parsed = config::parse(text);
-        providers.extend(parsed.map_err(|error| format!("{}: {error}", shown(&path.display().to_string())))?);
+        providers.extend(parsed.map_err(|error| format!("{}: {error}", shown_path(path)))?);
     }
-    config::check_all(&providers)
-        .map_err(|error| format!("{}: {error}", shown(&options.config.display().to_string())))?;
+    config::check_all(&providers).map_err(|error| format!("{}: {error}", shown_path(&options.config)))?;
     let plugin = |provider| Arc::new(Plugin::new(provider, options));
     Ok(providers.into_iter().map(plugin).collect())
 }
 
 fn check_binary(binary: &Path) -> Result<(), String> {
-    let shown = shown(&binary.display().to_string());
+    let shown = shown_path(binary);
     match fs::metadata(binary) {
         Err(error) => Err(format!("{shown}: {}; install the plugin there", FileError::from(error))),
         Ok(metadata) if metadata.is_dir() => Err(format!("{shown}: it is a directory; install the plugin there")),
@@ -230,6 +237,12 @@ impl Plugin {
             cache: Mutex::new(Cache::new(Instant::now().into_std())),
             flights: Mutex::default(),
         }
+    }
+
+    /// What is wrong with its program, if anything.
+    fn problem(&self) -> Option<String> {
+        let clause = check_binary(&self.binary).err()?;
+        Some(format!("plugin {}: {clause}", shown(&self.provider.name)))
     }
 
     /// What is known for the image, or what the plugin says now. Whoever asks about the same image meanwhile gets the

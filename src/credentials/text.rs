@@ -1,5 +1,7 @@
 //! Foreign text in messages: bounded, on one line, and without what might be a secret.
 
+use std::path::Path;
+
 use super::keyring::{Key, without_scheme};
 
 /// Longest piece of foreign text in a message, in characters.
@@ -23,6 +25,11 @@ pub fn escaped(text: &str, limit: usize) -> String {
 /// A name for a message: of a plugin, a Secret, a field.
 pub fn shown(text: &str) -> String {
     escaped(text, SHOWN)
+}
+
+/// A path for a message, whole.
+pub fn shown_path(path: &Path) -> String {
+    escaped(&path.to_string_lossy(), usize::MAX)
 }
 
 /// A key for a message. People write user names and passwords into keys, so one that cannot be read is shown only

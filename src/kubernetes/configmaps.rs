@@ -53,13 +53,15 @@ pub async fn follow_named(client: Client, which: ConfigMapName, updates: mpsc::S
         let (news, read) = match watch.next().await {
             Told::All(all) => match all.into_iter().next() {
                 Some(map) => text_of(map, &source),
-                None => (None, Read::Nothing(format!("the ConfigMap {source} does not exist; create it with the key {KEY}"))),
+                None => (
+                    None,
+                    Read::Nothing(format!("the ConfigMap {source} does not exist; create it with the key {KEY}")),
+                ),
             },
             Told::Applied(map) => text_of(map, &source),
-            Told::Deleted(_) => (
-                None,
-                Read::Nothing(format!("the ConfigMap {source} was deleted; create it again with the key {KEY}")),
-            ),
+            Told::Deleted(_) => {
+                (None, Read::Nothing(format!("the ConfigMap {source} was deleted; create it again with the key {KEY}")))
+            }
             Told::Lost(Trouble::Forbidden(why)) => (
                 None,
                 Read::OutOfReach(format!(
@@ -160,7 +162,9 @@ fn changed(known: &mut BTreeMap<Arc<str>, News>, name: Arc<str>, map: ConfigMap)
 fn text_of(map: ConfigMap, source: &str) -> (News, Read) {
     match map.data.unwrap_or_default().get(KEY) {
         Some(text) => (Some(crate::list::revision(text).into()), Read::of_text(text)),
-        None => (None, Read::Nothing(format!("the ConfigMap {source} has no key {KEY}; write the list under this key"))),
+        None => {
+            (None, Read::Nothing(format!("the ConfigMap {source} has no key {KEY}; write the list under this key")))
+        }
     }
 }
 

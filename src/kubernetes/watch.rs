@@ -144,8 +144,7 @@ where
                 sleep_until(at).await;
                 self.retry_at = None;
             }
-            let events =
-                self.events.get_or_insert_with(|| watcher(self.api.clone(), self.config.clone()).boxed());
+            let events = self.events.get_or_insert_with(|| watcher(self.api.clone(), self.config.clone()).boxed());
             match events.next().await {
                 Some(Ok(Event::Init)) => self.listed.clear(),
                 Some(Ok(Event::InitApply(object))) => self.listed.push(object),

@@ -221,6 +221,10 @@ fn operator(field: &Field<'_>, problems: &mut Problems) -> Option<Operator> {
 mod tests {
     use super::*;
 
+    fn matched(selector: &BTreeMap<String, String>, terms: &[NodeSelectorTerm]) -> bool {
+        node().matches(selector, terms).unwrap()
+    }
+
     fn node() -> NodeFacts {
         let labels = [("zone", "a"), ("cores", "8")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         NodeFacts { name: "node1".to_owned(), labels: Some(labels.into()) }
@@ -253,7 +257,7 @@ mod tests {
             ("zone", Operator::Lt, &["9"], false),
         ];
         for (key, operator, values, wanted) in cases {
-            let found = node().matches(&BTreeMap::new(), &[label(key, operator, values)]);
+            let found = matched(&BTreeMap::new(), &[label(key, operator, values)]);
             assert_eq!(found, wanted, "{key} {operator:?} {values:?}");
         }
     }
@@ -262,11 +266,11 @@ mod tests {
     fn terms_are_or_and_an_empty_term_matches_nothing() {
         let no = label("zone", Operator::In, &["b"]);
         let yes = label("zone", Operator::In, &["a"]);
-        assert!(node().matches(&BTreeMap::new(), &[no.clone(), yes.clone()]));
-        assert!(!node().matches(&BTreeMap::new(), &[no, NodeSelectorTerm::default()]));
-        assert!(node().matches(&BTreeMap::new(), &[]));
+        assert!(matched(&BTreeMap::new(), &[no.clone(), yes.clone()]));
+        assert!(!matched(&BTreeMap::new(), &[no, NodeSelectorTerm::default()]));
+        assert!(matched(&BTreeMap::new(), &[]));
         let selector = BTreeMap::from([("zone".to_owned(), "b".to_owned())]);
-        assert!(!node().matches(&selector, &[yes]), "selector and terms are joined by AND");
+        assert!(!matched(&selector, &[yes]), "selector and terms are joined by AND");
     }
 
     #[test]
@@ -279,7 +283,7 @@ mod tests {
                 values: vec![name.to_owned()],
             }],
         };
-        assert!(node().matches(&BTreeMap::new(), &[by_name("node1")]));
-        assert!(!node().matches(&BTreeMap::new(), &[by_name("node2")]));
+        assert!(matched(&BTreeMap::new(), &[by_name("node1")]));
+        assert!(!matched(&BTreeMap::new(), &[by_name("node2")]));
     }
 }

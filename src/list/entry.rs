@@ -143,7 +143,7 @@ impl EntrySpec {
 }
 
 /// Reads `images`, one entry for each item: a broken one is kept as invalid, in its place.
-pub(super) fn read_all(field: Field<'_>, defaults: &Defaults, problems: &mut Problems) -> Vec<Entry> {
+pub(super) fn read_all(field: &Field<'_>, defaults: &Defaults, problems: &mut Problems) -> Vec<Entry> {
     let Some(items) = field.items(problems) else { return Vec::new() };
     items.map(|item| read(&item, defaults, problems)).collect()
 }

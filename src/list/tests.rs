@@ -133,7 +133,7 @@ fn anchors_and_merges_work_and_a_bomb_does_not() {
     for level in 1..9 {
         let before = level - 1;
         let refs = vec![format!("*a{before}"); 10].join(",");
-        bomb += &format!("a{level}: &a{level} [{refs}]\n");
+        bomb.extend([format!("a{level}: &a{level} [{refs}]\n")]);
     }
     assert!(ImageList::parse(&bomb).unwrap_err().message.contains("more than"));
 }

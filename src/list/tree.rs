@@ -161,7 +161,7 @@ impl Builder {
         Ok(node)
     }
 
-    fn sequence<'a>(&mut self, events: &mut Events<'a>, depth: usize) -> Result<Vec<Rc<Node>>, ListProblem> {
+    fn sequence(&mut self, events: &mut Events<'_>, depth: usize) -> Result<Vec<Rc<Node>>, ListProblem> {
         let mut items = Vec::new();
         loop {
             match next(events)? {
@@ -171,7 +171,7 @@ impl Builder {
         }
     }
 
-    fn mapping<'a>(&mut self, events: &mut Events<'a>, depth: usize) -> Result<Vec<(Key, Rc<Node>)>, ListProblem> {
+    fn mapping(&mut self, events: &mut Events<'_>, depth: usize) -> Result<Vec<(Key, Rc<Node>)>, ListProblem> {
         let mut pairs = Vec::new();
         loop {
             let (event, span) = next(events)?;

@@ -198,10 +198,10 @@ proptest! {
         for index in 0..world.stock.desired().targets.len() {
             let (target, state, stored) = world.stock.target(index);
             let wanted = if target.policy == PullPolicy::Never && stored.is_none() { "Missing" } else { "Present" };
-            if target.policy != PullPolicy::Always {
-                prop_assert_eq!(state.name(), wanted, "{}", target.key.canonical);
-            } else {
+            if target.policy == PullPolicy::Always {
                 prop_assert!(stored.is_some(), "{} is not there: {:?}", target.key.canonical, state);
+            } else {
+                prop_assert_eq!(state.name(), wanted, "{}", target.key.canonical);
             }
         }
     }

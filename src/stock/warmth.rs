@@ -28,8 +28,9 @@ impl Warmth {
         let mut counted = vec![false; desired.targets.len()];
         for row in &desired.rows {
             let there = match &row.kind {
-                RowKind::NotForThisNode => continue,
-                RowKind::Invalid { required: false, .. } | RowKind::Undecided { required: false } => continue,
+                RowKind::NotForThisNode
+                | RowKind::Invalid { required: false, .. }
+                | RowKind::Undecided { required: false } => continue,
                 RowKind::Invalid { required: true, .. } | RowKind::Undecided { required: true } => false,
                 RowKind::Target(index) => {
                     let first = !std::mem::replace(&mut counted[*index], true);

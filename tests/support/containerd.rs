@@ -22,7 +22,7 @@ use super::{
 };
 
 /// How long a start may take on a busy machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// What a test may want to be different from a plain start.
 #[derive(Debug, Clone, Default)]

@@ -40,7 +40,9 @@ impl ListArgs {
             (None, None) => None,
             (Some(selector), Some(namespace)) => Some(Selection { namespace, selector, without: named.clone() }),
             (Some(_), None) => {
-                return Err("--configmap-selector needs the ConfigMaps' namespace; add --configmap-namespace".to_owned());
+                return Err(
+                    "--configmap-selector needs the ConfigMaps' namespace; add --configmap-namespace".to_owned()
+                );
             }
             (None, Some(_)) => {
                 return Err(
@@ -94,9 +96,16 @@ mod tests {
             assert!(wrong.contains(remedy), "{flags:?}: {wrong}");
         }
         assert!(matches!(lists(&["--images", "a"]), Ok(Lists::File(_))));
-        let Ok(Lists::Cluster { named, selected: Some(selected) }) =
-            lists(&["--configmap", "a/b,c/d", "--configmap", "a/b", "--configmap-selector", "x", "--configmap-namespace", "y"])
-        else {
+        let Ok(Lists::Cluster { named, selected: Some(selected) }) = lists(&[
+            "--configmap",
+            "a/b,c/d",
+            "--configmap",
+            "a/b",
+            "--configmap-selector",
+            "x",
+            "--configmap-namespace",
+            "y",
+        ]) else {
             panic!("no lists");
         };
         assert_eq!(named.len(), 2);

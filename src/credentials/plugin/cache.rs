@@ -14,7 +14,7 @@ use super::{
 };
 
 /// What has expired is dropped this often, as in the kubelet.
-const PURGE_INTERVAL: Duration = Duration::from_secs(15 * 60);
+const PURGE_INTERVAL: Duration = Duration::from_mins(15);
 
 /// Keys as written, each with its credential.
 pub type Logins = Arc<Vec<(String, Auth)>>;
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::credentials::go_rules::duration::GoDuration;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn moment() -> Instant {
         tokio::time::Instant::now().into_std()

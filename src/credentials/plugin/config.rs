@@ -8,13 +8,12 @@ mod fields;
 use std::{collections::HashSet, fmt, time::Duration};
 
 use secrecy::SecretString;
-use serde::Deserialize as _;
-use serde_yaml::Value;
 
 use self::fields::Fields;
 use super::{
     super::{
-        go_rules::{duration::GoDuration, json},
+        document::{Document, documents},
+        go_rules::duration::GoDuration,
         keyring::check_pattern,
         text::shown,
     },
@@ -77,8 +76,8 @@ impl ConfigError {
 
 /// Reads one file. Of several YAML documents the kubelet sees the first, and so does this.
 pub fn parse(text: &[u8]) -> Result<Vec<Provider>, ConfigError> {
-    let document = document(text)?;
-    let top = Fields::of(&document, "")?;
+    let document = first_document(text)?;
+    let top = Fields::of(document.value(), "")?;
     let kind = top.text("kind")?.unwrap_or_default();
     let version = top.text("apiVersion")?.unwrap_or_default();
     if kind != KIND {
@@ -110,19 +109,14 @@ pub fn check_all(providers: &[Provider]) -> Result<(), ConfigError> {
     }
 }
 
-fn document(text: &[u8]) -> Result<Value, ConfigError> {
-    let start = text.iter().find(|b| !b.is_ascii_whitespace());
-    if start == Some(&b'{')
-        && let Ok(value) = serde_json::from_slice(&json::forgiving(text))
-    {
-        return Ok(value);
+fn first_document(text: &[u8]) -> Result<Document, ConfigError> {
+    let is_json = text.trim_ascii_start().starts_with(b"{");
+    let mut documents = documents(text).into_iter();
+    let first = documents.next().unwrap_or(Ok(Document::default()));
+    if is_json && documents.next().is_some() {
+        return Err(ConfigError("something stands behind the JSON object; remove it".to_owned()));
     }
-    let first = serde_yaml::Deserializer::from_slice(text).next();
-    first.map_or(Ok(Value::Null), Value::deserialize).map_err(|error| {
-        let place =
-            error.location().map_or_else(String::new, |l| format!(" at line {}, column {}", l.line(), l.column()));
-        ConfigError(format!("it is not valid YAML or JSON{place}, or repeats a field; correct it there"))
-    })
+    first.map_err(|error| ConfigError(error.to_string()))
 }
 
 fn provider(fields: &Fields<'_>, has_token_attributes: bool) -> Result<Provider, ConfigError> {
@@ -261,7 +255,7 @@ providers:
         let provider = &providers[0];
         assert_eq!((provider.name.as_str(), providers.len()), ("ecr", 1));
         assert_eq!(provider.match_images.len(), 2);
-        assert_eq!(provider.default_cache_duration, Duration::from_secs(12 * 3600));
+        assert_eq!(provider.default_cache_duration, Duration::from_hours(12));
         assert_eq!(provider.args, ["get", "5"]);
         assert_eq!(provider.token, TokenUse::IfThere);
         assert!(!format!("{provider:?} {:?}", provider.env).contains("hunter2"));
@@ -311,8 +305,8 @@ providers:
                 "a b",
                 "`providers[0].tokenAttributes.optionalServiceAccountAnnotationKeys` has an entry",
             ),
-            ("name: ecr", "name: ecr\n  name: hunter2", "it is not valid YAML or JSON"),
-            ("kind:", "\tkind:", "it is not valid YAML or JSON"),
+            ("name: ecr", "name: ecr\n  name: hunter2", "not valid YAML or JSON"),
+            ("kind:", "\tkind:", "not valid YAML or JSON"),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let error = error(&GOOD.replacen(from, to, 1));
@@ -322,7 +316,7 @@ providers:
 
     #[test]
     fn nothing_and_the_same_name_twice_are_wrong() {
-        assert!(error("").starts_with("a map is wanted at the top"));
+        assert!(error("").starts_with("`kind` is ``; write CredentialProviderConfig"));
         assert!(error(&format!("kind: {KIND}\napiVersion: {}", VERSIONS[0])).starts_with("`providers` has no entry"));
         let twice = GOOD.replace("- name: ecr", "- &e\n  name: ecr") + "- *e\n";
         assert!(error(&twice).starts_with("the provider `ecr` stands in it twice"));

@@ -35,7 +35,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { time: Duration::from_secs(60), stdout: 1 << 20 }
+        Self { time: Duration::from_mins(1), stdout: 1 << 20 }
     }
 }
 

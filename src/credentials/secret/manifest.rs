@@ -1,14 +1,10 @@
 //! Secrets from manifest files: YAML or JSON, several documents, lists.
 
-use serde::Deserialize as _;
 use serde_yaml::{Mapping, Value};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::{
-    super::{
-        go_rules::{base64, json},
-        text::shown,
-    },
+    super::{document::documents, go_rules::base64, text::shown},
     Secret,
 };
 
@@ -17,63 +13,21 @@ const MAX_DEPTH: usize = 4;
 /// The type that Kubernetes gives a Secret without one.
 const DEFAULT_TYPE: &str = "Opaque";
 
-/// A parsed document, wiped when it is dropped: its strings are secrets.
-struct Document(Value);
-
-impl Drop for Document {
-    fn drop(&mut self) {
-        wipe(&mut self.0);
-    }
-}
-
-fn wipe(value: &mut Value) {
-    match value {
-        Value::String(text) => text.zeroize(),
-        Value::Sequence(items) => items.iter_mut().for_each(wipe),
-        Value::Mapping(fields) => fields.iter_mut().for_each(|(_, value)| wipe(value)),
-        Value::Tagged(tagged) => wipe(&mut tagged.value),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
 /// The Secrets of a manifest file, and what is wrong with the rest of it, one clause each, without the file's name.
 /// Nothing of the text is quoted but kinds, names, types and keys.
 pub fn parse(text: &[u8]) -> (Vec<Secret>, Vec<String>) {
     let mut secrets = Vec::new();
-    let (documents, mut problems) = documents(text);
-    for document in &documents {
-        read(&document.0, 0, &mut secrets, &mut problems);
+    let mut problems = Vec::new();
+    for document in documents(text) {
+        match document {
+            Ok(document) => read(document.value(), 0, &mut secrets, &mut problems),
+            Err(error) => problems.push(error.to_string()),
+        }
     }
     if secrets.is_empty() && problems.is_empty() {
         problems.push("it holds no Secret; write the manifest of one into it".to_owned());
     }
     (secrets, problems)
-}
-
-fn documents(text: &[u8]) -> (Vec<Document>, Vec<String>) {
-    let start = text.iter().find(|b| !b.is_ascii_whitespace());
-    if start == Some(&b'{') {
-        let text = json::forgiving(text);
-        let parsed = serde_json::Deserializer::from_slice(&text).into_iter().map(|v| v.map(Document)).collect();
-        // braces may be YAML too, which then has the last word
-        if let Ok(documents) = parsed {
-            return (documents, Vec::new());
-        }
-    }
-    let mut documents = Vec::new();
-    for document in serde_yaml::Deserializer::from_slice(text) {
-        match Value::deserialize(document) {
-            Ok(value) => documents.push(Document(value)),
-            Err(error) => {
-                // the library's own words may quote the text
-                let place = error
-                    .location()
-                    .map_or_else(String::new, |l| format!(" at line {}, column {}", l.line(), l.column()));
-                return (documents, vec![format!("not valid YAML or JSON{place}; correct it there")]);
-            }
-        }
-    }
-    (documents, Vec::new())
 }
 
 fn read(value: &Value, depth: usize, secrets: &mut Vec<Secret>, problems: &mut Vec<String>) {

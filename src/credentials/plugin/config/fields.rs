@@ -6,17 +6,18 @@ use serde_yaml::{Mapping, Value};
 
 use super::{super::super::text::shown, ConfigError};
 
-/// A map and where it stands.
+/// A map and where it stands; null is a map without fields, as in Go.
 pub(super) struct Fields<'a> {
     path: String,
-    map: &'a Mapping,
+    map: Option<&'a Mapping>,
 }
 
 impl<'a> Fields<'a> {
     /// The value as a map; `path` is empty at the top.
     pub(super) fn of(value: &'a Value, path: &str) -> Result<Self, ConfigError> {
         match value {
-            Value::Mapping(map) => Ok(Self { path: path.to_owned(), map }),
+            Value::Mapping(map) => Ok(Self { path: path.to_owned(), map: Some(map) }),
+            Value::Null => Ok(Self { path: path.to_owned(), map: None }),
             _ if path.is_empty() => Err(ConfigError("a map is wanted at the top, with kind and apiVersion".to_owned())),
             _ => Err(ConfigError::at(path, "must be a map")),
         }
@@ -34,7 +35,11 @@ impl<'a> Fields<'a> {
 
     /// Fails where the map has any other field.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), ConfigError> {
-        let unknown = self.map.keys().find(|key| !key.as_str().is_some_and(|key| known.contains(&key)));
+        let unknown = self
+            .map
+            .into_iter()
+            .flat_map(Mapping::keys)
+            .find(|key| !key.as_str().is_some_and(|key| known.contains(&key)));
         match unknown.map(|key| shown(key.as_str().unwrap_or("?"))) {
             None => Ok(()),
             Some(field) => Err(self.wrong(&field, format_args!("is unknown here; known are {}", known.join(", ")))),
@@ -42,7 +47,7 @@ impl<'a> Fields<'a> {
     }
 
     fn get(&self, field: &str) -> Option<&'a Value> {
-        self.map.get(field).filter(|value| !value.is_null())
+        self.map?.get(field).filter(|value| !value.is_null())
     }
 
     /// A string, if there is one.
@@ -50,11 +55,14 @@ impl<'a> Fields<'a> {
         self.get(field).map(|value| value.as_str().ok_or_else(|| self.wrong(field, "must be a string"))).transpose()
     }
 
-    /// True or false, if it is there.
+    /// True or false, if it is there. The kubelet reads YAML 1.1, in which there are more words for both.
     pub(super) fn flag(&self, field: &str) -> Result<Option<bool>, ConfigError> {
-        self.get(field)
-            .map(|value| value.as_bool().ok_or_else(|| self.wrong(field, "must be true or false")))
-            .transpose()
+        let flag = |value: &Value| match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+            Some("yes" | "on") => Some(true),
+            Some("no" | "off") => Some(false),
+            _ => value.as_bool(),
+        };
+        self.get(field).map(|value| flag(value).ok_or_else(|| self.wrong(field, "must be true or false"))).transpose()
     }
 
     /// A list; an absent one is empty.

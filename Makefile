@@ -1,0 +1,43 @@
+# Everything that people and CI do with this repository. `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench conformance idle static clean
+
+CARGO ?= cargo
+# where cargo builds, also when the environment or cargo's configuration says another place
+TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
+
+help: ## what there is to do
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: ## a private containerd, two private registries and the agent that stocks one from the other; ONCE=1 ends by itself
+	@hack/install-parts
+	@$(CARGO) build --quiet --bin prepull --example demo
+	@$(CARGO) run --quiet --example demo -- $(if $(ONCE),--once)
+
+test: ## every test; what is missing is installed, and what cannot be is named
+	@hack/install-parts --optional
+	@$(CARGO) test --no-fail-fast
+
+lint: ## formatting and clippy, warnings as errors
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --quiet --all-targets -- -D warnings
+
+bench: ## whole-job ratios on a real containerd, an idle agent, and the pure parts
+	@hack/install-parts
+	@$(CARGO) build --quiet --release --bin prepull
+	@PREPULL_BIN="$(TARGET)/release/prepull" $(CARGO) bench --quiet
+
+idle: ## memory and CPU of an idle agent with 200 images, over a minute
+	@$(CARGO) build --quiet --release --bin prepull
+	@PREPULL_BIN="$(TARGET)/release/prepull" $(CARGO) bench --quiet --bench idle
+
+conformance: ## compares names, policies, credentials and plugins with the kubelet's own packages (needs Go)
+	@PREPULL_TEST_REQUIRE_ALL=1 $(CARGO) test --test conformance
+
+static: ## the static release binary, for the image and for users
+	@$(CARGO) rustc --release --bin prepull -- -C target-feature=+crt-static
+
+clean: ## what was built
+	@$(CARGO) clean

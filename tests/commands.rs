@@ -1,0 +1,205 @@
+//! The commands as people and scripts use them: what they print, where, and how they end.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod support;
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use support::{
+    fake_cri::{FakeCri, Offer},
+    journal::Method,
+};
+
+fn prepull(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_prepull"))
+        .args(arguments)
+        .current_dir(folder)
+        .env("HOME", folder)
+        .env("PREPULL_KUBELET_ROOT", folder)
+        .env("PREPULL_CLOUD_CREDENTIALS", "off")
+        .output()
+        .unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn check_prints_every_problem_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("images.yaml");
+    std::fs::write(&list, "images:\n  - quay.io/a:1\n  - image: quay.io/b:1\n    imagePullPolicy: Sometimes\n")
+        .unwrap();
+    let output = prepull(folder.path(), &["check", "-f", "images.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stdout(&output)
+            .contains("images.yaml:4:22: images[1].imagePullPolicy: `Sometimes` is no pull policy; write one of"),
+        "{output:?}"
+    );
+    let report = json(&prepull(folder.path(), &["check", "-f", "images.yaml", "-o", "json"]));
+    assert_eq!(report["problems"][0]["line"], 4);
+    assert_eq!(report["problems"][0]["column"], 22);
+    assert_eq!(report["problems"][0]["path"], "images[1].imagePullPolicy");
+    assert_eq!(report["images"][0]["valid"], true);
+    assert_eq!(report["images"][1]["valid"], false);
+
+    std::fs::write(&list, "images: [quay.io/a:1]\n").unwrap();
+    let output = prepull(folder.path(), &["check", "-f", "images.yaml"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("1 image, 0 invalid, 0 problems"), "{output:?}");
+    let output = prepull(folder.path(), &["check", "-f", "absent.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("cannot read the list absent.yaml"), "{output:?}");
+    assert_eq!(prepull(folder.path(), &["check"]).status.code(), Some(2));
+}
+
+#[test]
+fn explain_has_one_element_for_each_argument() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = prepull(folder.path(), &["explain", "-o", "json", "busybox", "", "busybox", "Foo//x"]);
+    assert_eq!(output.status.code(), Some(1));
+    let all = json(&output);
+    let images: Vec<_> = all.as_array().unwrap().iter().map(|e| e["image"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(images, ["busybox", "", "busybox", "Foo//x"]);
+    let first = &all[0];
+    assert_eq!(first["canonical"], "docker.io/library/busybox:latest");
+    assert_eq!(first["criImage"], "busybox:latest");
+    assert_eq!(first["imagePullPolicy"], "Always");
+    assert_eq!(first["tag"], Value::Null);
+    assert_eq!(first["credentials"], Value::Array(vec![]));
+    assert_eq!(first["cloudProvider"], Value::Null);
+    assert_eq!(first["problems"], Value::Array(vec![]));
+    assert_eq!(all[1]["valid"], false);
+    assert!(all[3]["error"].as_str().unwrap().contains("write registry/repository:tag"));
+    let yaml = prepull(folder.path(), &["explain", "-o", "yaml", "busybox"]);
+    assert_eq!(yaml.status.code(), Some(0));
+    assert!(stdout(&yaml).contains("criImage: busybox:latest"), "{yaml:?}");
+}
+
+#[test]
+fn explain_reads_a_list() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("l.yaml"),
+        "images:\n  - {image: quay.io/a:1, imagePullPolicy: Always, imagePullSecrets: [{name: acme}]}\n  - {image: quay.io/b:1, pin: perhaps}\n",
+    )
+    .unwrap();
+    let output = prepull(folder.path(), &["explain", "-f", "l.yaml", "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let all = json(&output);
+    assert_eq!(all[0]["imagePullPolicy"], "Always");
+    assert!(all[0]["problems"][0].as_str().unwrap().contains("pull secret acme"), "{all:#}");
+    assert_eq!(all[1]["valid"], false);
+}
+
+async fn fake() -> (FakeCri, String, tempfile::TempDir) {
+    let fake = FakeCri::start().unwrap();
+    let socket = fake.socket().display().to_string();
+    (fake, socket, tempfile::tempdir().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pull_ends_with_a_table_and_status_zero() {
+    let (fake, socket, folder) = fake().await;
+    fake.put(["quay.io/here:1"]).unwrap();
+    let output = prepull(folder.path(), &["pull", "--runtime-endpoint", &socket, "quay.io/here:1", "quay.io/new:1"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).contains("quay.io/new:1   Present"), "{output:?}");
+    assert!(stderr(&output).contains("quay.io/here:1: already present"), "{output:?}");
+    assert!(stderr(&output).contains("2 of 2 images are present"), "{output:?}");
+    let pulled: Vec<_> = fake.journal().calls(Method::PullImage).into_iter().map(|c| c.image).collect();
+    assert_eq!(pulled, ["quay.io/new:1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pull_tries_each_image_once_and_names_what_failed() {
+    let (fake, socket, folder) = fake().await;
+    fake.offer("quay.io/private:1", Offer { logins: vec![("a".into(), "b".into())], ..Offer::default() });
+    let arguments = ["pull", "-o", "json", "--runtime-endpoint", &socket, "quay.io/private:1", "Bad//", "quay.io/ok:1"];
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let status = json(&output);
+    let row = |image: &str| status["images"].as_array().unwrap().iter().find(|i| i["image"] == image).unwrap().clone();
+    assert_eq!(row("quay.io/private:1")["class"], "Unauthorized");
+    assert_eq!(row("quay.io/ok:1")["state"], "Present");
+    assert_eq!(row("Bad//")["state"], "Invalid");
+    assert_eq!(fake.journal().count(Method::PullImage), 2, "one attempt for each image");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pull_retries_for_as_long_as_it_is_told() {
+    let (fake, socket, folder) = fake().await;
+    let rule = support::script::Rule::fail(Method::PullImage, tonic::Code::Unknown, "503 Service Unavailable").times(1);
+    fake.script().add(rule);
+    let arguments = ["pull", "--retry-for", "60s", "--runtime-endpoint", &socket, "quay.io/a:1"];
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(fake.journal().count(Method::PullImage), 2);
+    let began = std::time::SystemTime::now();
+    fake.script().add(support::script::Rule::fail(Method::PullImage, tonic::Code::NotFound, "not found"));
+    let arguments = ["pull", "--retry-for", "2s", "--runtime-endpoint", &socket, "quay.io/b:1"];
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let took = began.elapsed().unwrap().as_secs_f64();
+    assert!((1.9..10.0).contains(&took), "it gave up after {took} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pull_uses_each_credential_in_turn() {
+    let (fake, socket, folder) = fake().await;
+    fake.offer("r.example.com/app:1", Offer { logins: vec![("right".into(), "secret-2".into())], ..Offer::default() });
+    let secret = |user: &str, password: &str| {
+        format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"metadata\":{{\"name\":\"{user}\"}},\"type\":\"kubernetes.io/dockerconfigjson\",\"stringData\":{{\".dockerconfigjson\":\"{{\\\"auths\\\":{{\\\"r.example.com\\\":{{\\\"username\\\":\\\"{user}\\\",\\\"password\\\":\\\"{password}\\\"}}}}}}\"}}}}"
+        )
+    };
+    std::fs::write(folder.path().join("1.json"), secret("wrong", "secret-1")).unwrap();
+    std::fs::write(folder.path().join("2.json"), secret("right", "secret-2")).unwrap();
+    let arguments = [
+        "pull",
+        "-o",
+        "json",
+        "--runtime-endpoint",
+        &socket,
+        "--pull-secret",
+        "1.json",
+        "--pull-secret",
+        "2.json",
+        "r.example.com/app:1",
+    ];
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let users: Vec<_> =
+        fake.journal().calls(Method::PullImage).into_iter().map(|c| c.login.unwrap().username).collect();
+    assert_eq!(users, ["wrong", "right"]);
+    let status = json(&output);
+    assert_eq!(status["images"][0]["credential"], "pull-secret right");
+    assert!(!stdout(&output).contains("secret-2") && !stderr(&output).contains("secret-2"));
+}
+
+#[test]
+fn pull_without_a_runtime_says_so_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = prepull(folder.path(), &["pull", "--runtime-endpoint", "/nowhere/cri.sock", "quay.io/a:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "prepull: cannot connect to the container runtime at unix:///nowhere/cri.sock: there is no such socket; is the runtime running, and its folder mounted?\n"
+    );
+    assert_eq!(prepull(folder.path(), &["pull"]).status.code(), Some(2));
+    assert_eq!(prepull(folder.path(), &["pull", "--runtime-endpoint", "tcp://x", "a"]).status.code(), Some(2));
+}
