@@ -6,6 +6,7 @@ pub mod keeper;
 pub mod link;
 pub mod lists;
 mod report;
+mod rotation;
 pub mod sources;
 mod wiring;
 

@@ -3,6 +3,8 @@
 
 pub mod configmaps;
 pub mod node;
+pub mod rotation;
+pub mod secrets;
 pub mod watch;
 
 use std::time::Duration;

@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod node_view;
 pub mod page;
 pub mod plan;
+pub mod pull_secrets;
 pub mod puller;
 pub mod runtime;
 pub mod status;

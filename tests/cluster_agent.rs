@@ -6,13 +6,14 @@ mod support;
 use std::{future::Future, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 use support::{
     apiserver::{ApiServer, ApiServerPart, Shared},
-    fake_cri::FakeCri,
+    fake_cri::{FakeCri, Offer},
     journal::Method,
-    tenant::Tenant,
+    tenant::{Tenant, create, wait_for},
     trials::trial,
 };
 use tokio::time::{Instant, sleep};
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
         servers.shared("selected_lists_come_and_go", selected),
         servers.shared("a_label_flips_an_entry", label),
         servers.shared("a_missing_right_is_named", missing_right),
+        servers.shared("a_rotated_secret_ends_the_back_off", rotated),
+        servers.shared("a_service_account_brings_its_secrets", account),
+        servers.shared("only_secrets_of_the_lists_own_namespace", foreign_secret),
         servers.shared("an_idle_agent_holds_one_watch", idle),
         servers.own("an_outage_of_the_api_server", outage),
     ];
@@ -208,22 +212,7 @@ async fn label(place: Place) -> Result<()> {
     let asked = tenant.server.requests_since(0, &user)?;
     let nodes: Vec<_> = asked.iter().filter(|a| a.uri.contains("/nodes")).collect();
     ensure!(nodes.iter().all(|a| a.uri.contains("metadata.name%3Dlabel")), "only the own node: {nodes:?}");
-    let ended = || {
-        let asked = tenant.server.requests_since(0, &user).unwrap_or_default();
-        let watch = |stage: &str| {
-            asked
-                .iter()
-                .filter(|a| a.verb == "watch" && a.uri.contains("/nodes") && a.stage == stage && a.code == 200)
-                .count()
-        };
-        watch("ResponseStarted") == watch("ResponseComplete")
-    };
-    let end = Instant::now() + PATIENCE;
-    while !ended() {
-        ensure!(Instant::now() < end, "the node is still watched");
-        sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
+    no_watch_on(&tenant, "/nodes").await
 }
 
 async fn missing_right(place: Place) -> Result<()> {
@@ -237,6 +226,114 @@ async fn missing_right(place: Place) -> Result<()> {
     sleep(Duration::from_secs(3)).await;
     let lines = agent.log().lines().filter(|l| l.contains("forbidden") || l.contains("403")).count();
     ensure!(lines == 1, "told once, not for each try:\n{}", agent.log());
+    Ok(())
+}
+
+/// An image that only this user may pull.
+fn private(fake: &FakeCri, name: &str, password: &str) {
+    let logins = vec![("user".to_owned(), password.to_owned())];
+    fake.offer(&image(name), Offer { logins, ..Offer::default() });
+}
+
+fn may_read(secrets: &[&str], accounts: &[&str]) -> Value {
+    let verbs = ["get", "list", "watch"];
+    json!([
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": secrets, "verbs": verbs},
+        {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": accounts, "verbs": verbs},
+    ])
+}
+
+async fn rotated(place: Place) -> Result<()> {
+    let tenant = place.tenant("rotated").await?;
+    let fake = FakeCri::start()?;
+    private(&fake, "app", "new");
+    tenant.list(&format!("images: [{{image: '{}', imagePullSecrets: [{{name: login}}]}}]", image("app"))).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    let row = agent.until_image(PATIENCE, &image("app"), "BackOff").await?;
+    let text = row["problems"].to_string();
+    ensure!(
+        text.contains("secret rotated/login may not be read") && text.contains("component pull-secrets"),
+        "the missing right is named: {row:#}"
+    );
+    // the right comes, and the secret is not there yet
+    tenant.grant(may_read(&["login"], &[])).await?;
+    let absent = |s: &Value| s["images"][0]["problems"].to_string().contains("secret rotated/login does not exist");
+    agent.until(PATIENCE, "its absence is told", absent).await?;
+    // both of what follows come at once, although a back-off of at least 10 s began
+    agent.until_image(PATIENCE, &image("app"), "BackOff").await?;
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    tenant.pull_secret("rotated", "login", "registry.example.com", ("user", "old")).await?;
+    let tried = |s: &Value| s["images"][0]["problems"] == json!([]) && s["images"][0]["state"] == "BackOff";
+    agent.until(PATIENCE, "the new secret was tried", tried).await?;
+    ensure!(began.elapsed() < Duration::from_secs(2), "the creation took {:?}", began.elapsed());
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    tenant.pull_secret("rotated", "login", "registry.example.com", ("user", "new")).await?;
+    let row = agent.until_image(PATIENCE, &image("app"), "Present").await?;
+    eprintln!("rotation to presence: {:?}", began.elapsed());
+    ensure!(began.elapsed() < Duration::from_secs(2), "the rotation took {:?}", began.elapsed());
+    ensure!(row["credential"].as_str().is_some_and(|c| c.contains("rotated/login")), "{row:#}");
+    no_watch_on(&tenant, "/secrets").await
+}
+
+/// Waits until the agent watches nothing of a kind.
+async fn no_watch_on(tenant: &Tenant<'_>, kind: &str) -> Result<()> {
+    wait_for(PATIENCE, &format!("no watch on {kind} stands"), async || {
+        let asked = tenant.server.requests_since(0, &tenant.user())?;
+        let watches: Vec<_> = asked.iter().filter(|a| a.verb == "watch" && a.uri.contains(kind)).collect();
+        let count = |stage: &str| watches.iter().filter(|a| a.stage == stage && a.code == 200).count();
+        ensure!(watches.iter().all(|a| a.uri.contains("metadata.name%3D")), "by name only: {watches:?}");
+        Ok((count("ResponseStarted") == count("ResponseComplete")).then_some(()))
+    })
+    .await
+}
+
+async fn account(place: Place) -> Result<()> {
+    let tenant = place.tenant("account").await?;
+    let fake = FakeCri::start()?;
+    private(&fake, "app", "right");
+    tenant.grant(may_read(&["login"], &["runner"])).await?;
+    tenant.pull_secret("account", "login", "registry.example.com", ("user", "right")).await?;
+    tenant.list(&format!("images: [{{image: '{}', serviceAccountName: runner}}]", image("app"))).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    let absent =
+        |s: &Value| s["images"][0]["problems"].to_string().contains("service account account/runner does not exist");
+    agent.until(PATIENCE, "the account's absence is told", absent).await?;
+    agent.until_image(PATIENCE, &image("app"), "BackOff").await?;
+    let runner = json!({"metadata": {"name": "runner"}, "imagePullSecrets": [{"name": "login"}]});
+    let began = Instant::now();
+    create::<ServiceAccount>(&tenant.api(), runner).await?;
+    let row = agent.until_image(PATIENCE, &image("app"), "Present").await?;
+    ensure!(began.elapsed() < Duration::from_secs(3), "the account took {:?}", began.elapsed());
+    ensure!(row["credential"].as_str().is_some_and(|c| c.contains("account/login")), "{row:#}");
+    Ok(())
+}
+
+async fn foreign_secret(place: Place) -> Result<()> {
+    let tenant = place.tenant("foreign").await?;
+    let other = place.tenant("foreign-team").await?;
+    let fake = FakeCri::start()?;
+    private(&fake, "app", "right");
+    // the agent may read the secret of its own namespace, but the list is the team's
+    tenant.grant(may_read(&["login"], &[])).await?;
+    tenant.pull_secret("foreign", "login", "registry.example.com", ("user", "right")).await?;
+    let lists = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"]}]);
+    tenant.grant_in("foreign-team", lists).await?;
+    tenant.grant_in("foreign-team", may_read(&["login"], &[])).await?;
+    let text = format!("images: [{{image: '{}', imagePullSecrets: [{{name: login}}]}}]", image("app"));
+    other.list_in("foreign-team", "team", &text, json!({"list": "yes"})).await?;
+    tenant.list("images: []").await?;
+    let flags = ["--configmap-selector", "list=yes", "--configmap-namespace", "foreign-team"];
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &flags)?;
+    let row = agent.until_image(PATIENCE, &image("app"), "BackOff").await?;
+    ensure!(row["problems"].to_string().contains("secret foreign-team/login does not exist"), "{row:#}");
+    let asked = tenant.server.requests_since(0, &tenant.user())?;
+    let secrets: Vec<_> = asked.iter().filter(|a| a.uri.contains("/secrets")).collect();
+    ensure!(
+        !secrets.is_empty() && secrets.iter().all(|a| a.uri.contains("/namespaces/foreign-team/")),
+        "only the list's own namespace is asked: {secrets:?}"
+    );
     Ok(())
 }
 
@@ -265,8 +362,7 @@ async fn idle(place: Place) -> Result<()> {
 async fn outage(part: ApiServerPart) -> Result<()> {
     let mut server = ApiServer::start(&part).await?;
     let fake = FakeCri::start()?;
-    let slow = support::fake_cri::Offer { takes: Duration::from_secs(4), ..Default::default() };
-    fake.offer(&image("slow"), slow);
+    fake.offer(&image("slow"), Offer { takes: Duration::from_secs(4), ..Offer::default() });
     let agent = {
         let tenant = Tenant::new(&server, "outage").await?;
         tenant.list(&list(&["slow"])).await?;
@@ -284,7 +380,7 @@ async fn outage(part: ApiServerPart) -> Result<()> {
     sleep(Duration::from_secs(5)).await;
     server.open().await?;
     let admin = server.admin().await.context("admin")?;
-    let maps: kube::Api<k8s_openapi::api::core::v1::ConfigMap> = kube::Api::namespaced(admin, "outage");
+    let maps: kube::Api<ConfigMap> = kube::Api::namespaced(admin, "outage");
     let patch = json!({"data": {"images.yaml": list(&["after"])}});
     maps.patch("prepull", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(patch)).await?;
     let began = Instant::now();

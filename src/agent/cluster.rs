@@ -1,8 +1,13 @@
 //! The keeper's ends of the ways from and to the API server. Without a cluster they lead nowhere.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use tokio::sync::{mpsc, watch};
 
-use crate::node_view::NodeView;
+use crate::{
+    node_view::NodeView,
+    pull_secrets::{Fingerprint, NoCluster, ObjectKey, PullSecrets},
+};
 
 /// News that may wait for the keeper's loop.
 const QUEUE: usize = 16;
@@ -12,6 +17,8 @@ const QUEUE: usize = 16;
 pub enum News {
     /// This node changed, or how much is known about it.
     Node(NodeView),
+    /// How a watched Secret or service account looks.
+    Object(ObjectKey, Fingerprint),
 }
 
 /// What the keeper wants to hear of. Nothing else is asked for.
@@ -19,31 +26,38 @@ pub enum News {
 pub struct Needs {
     /// An entry selects nodes.
     pub node: bool,
+    /// Secrets and service accounts that an image in back-off names.
+    pub secrets: BTreeSet<ObjectKey>,
 }
 
 /// The keeper's ends.
-#[derive(Debug)]
 pub struct Cluster {
     news: mpsc::Receiver<News>,
     needs: watch::Sender<Needs>,
+    pull_secrets: Arc<dyn PullSecrets>,
 }
 
 impl Cluster {
     /// The ends, and those of the tasks that talk to the API server.
-    pub fn new() -> (Self, mpsc::Sender<News>, watch::Receiver<Needs>) {
+    pub fn new(pull_secrets: Arc<dyn PullSecrets>) -> (Self, mpsc::Sender<News>, watch::Receiver<Needs>) {
         let (sender, news) = mpsc::channel(QUEUE);
         let (needs, receiver) = watch::channel(Needs::default());
-        (Self { news, needs }, sender, receiver)
+        (Self { news, needs, pull_secrets }, sender, receiver)
     }
 
     /// Nobody is there.
     pub fn none() -> Self {
-        Self::new().0
+        Self::new(Arc::new(NoCluster)).0
     }
 
     /// The next news; none where nobody is there.
     pub(super) async fn news(&mut self) -> Option<News> {
         self.news.recv().await
+    }
+
+    /// Where the objects come from that entries name.
+    pub(super) fn pull_secrets(&self) -> Arc<dyn PullSecrets> {
+        self.pull_secrets.clone()
     }
 
     /// Says what is needed, where `change` changes it.

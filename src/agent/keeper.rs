@@ -18,6 +18,7 @@ use super::{
     cluster::{Cluster, News, replace_if_new},
     link::LinkEvent,
     lists::ListUpdate,
+    rotation::Rotation,
     sources::{Change, SourceNames, Sources},
 };
 use crate::{
@@ -28,10 +29,12 @@ use crate::{
     },
     desired::{Desired, Target, TargetKey},
     http::Query,
+    image_state::ImageState,
     list::affinity::NodeFacts,
     metrics::Metrics,
     node_view::NodeView,
     plan::Action,
+    pull_secrets::{Fetched, PullSecrets, Seen},
     puller,
     runtime::{Runtime, code_name},
     status::Status,
@@ -89,6 +92,8 @@ struct Done {
     lookups: Vec<(CredentialSource, lookup::Outcome)>,
     /// What was wrong while credentials were looked for.
     problems: Vec<String>,
+    /// The Secrets and service accounts that it used.
+    seen: Vec<Seen>,
 }
 
 /// The keeper of the stock.
@@ -101,6 +106,7 @@ pub struct Keeper<R> {
     node_problem: Option<String>,
     sources: Sources,
     cluster: Cluster,
+    rotation: Rotation,
     metrics: Metrics,
     clock: Clock,
     reporter: R,
@@ -133,6 +139,7 @@ impl<R: Reporter> Keeper<R> {
             node_problem: None,
             sources: Sources::new(settings.sources),
             cluster: settings.cluster,
+            rotation: Rotation::default(),
             metrics,
             clock,
             reporter,
@@ -214,6 +221,12 @@ impl<R: Reporter> Keeper<R> {
         for transition in self.stock.take_transitions() {
             self.reporter.transition(&transition);
         }
+        let stock = &self.stock;
+        let in_back_off = |key: &TargetKey| {
+            stock.find(key).is_some_and(|index| matches!(stock.target(index).1, ImageState::BackOff { .. }))
+        };
+        let secrets = self.rotation.wanted(in_back_off);
+        self.cluster.need(|needs| replace_if_new(&mut needs.secrets, secrets));
         let warmth = self.stock.warmth();
         if self.warm != Some(warmth.warm) && self.stock.list_read() && self.stock.looked() {
             self.warm = Some(warmth.warm);
@@ -230,13 +243,14 @@ impl<R: Reporter> Keeper<R> {
         let (target, _, _) = self.stock.target(index);
         let (key, target) = (target.key.clone(), target.clone());
         self.stock.started(index, now);
-        let handle = self.pulls.spawn(attempt(runtime, target, self.credentials.clone(), now));
+        let handle =
+            self.pulls.spawn(attempt(runtime, target, self.cluster.pull_secrets(), self.credentials.clone(), now));
         self.pulling.insert(key, handle);
     }
 
     fn pulled(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // a pull that was ended by this keeper has nothing to tell
-        let Ok(Done { key, began, outcome, lookups, problems }) = done else { return };
+        let Ok(Done { key, began, outcome, lookups, problems, seen }) = done else { return };
         let now = self.clock.now();
         self.pulling.remove(&key);
         for (source, result) in lookups {
@@ -250,7 +264,13 @@ impl<R: Reporter> Keeper<R> {
         if outcome == Outcome::Interrupted {
             self.look_soon();
         }
+        let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
+        if failed && self.rotation.failed(&key, began, seen) {
+            if let Some(index) = self.stock.find(&key) {
+                self.stock.forgive(index, now);
+            }
+        }
     }
 
     /// Keeps what was wrong for the status, and logs what is new.
@@ -279,6 +299,15 @@ impl<R: Reporter> Keeper<R> {
     fn cluster_news(&mut self, news: News) {
         match news {
             News::Node(view) => self.node(&view),
+            News::Object(key, fingerprint) => {
+                let now = self.clock.now();
+                for target in self.rotation.told(&key, fingerprint, now) {
+                    if let Some(index) = self.stock.find(&target) {
+                        tracing::info!(image = %target.canonical, object = %key, "an object changed that the entry names: trying again");
+                        self.stock.forgive(index, now);
+                    }
+                }
+            }
         }
     }
 
@@ -408,9 +437,23 @@ impl<R: Reporter> Keeper<R> {
 }
 
 /// One attempt: the credentials as they are now, then the pull.
-async fn attempt(runtime: Runtime, target: Target, credentials: Arc<Credentials>, began: Moment) -> Done {
-    let request = Request { image: &target.image, pull_secrets: &[], service_account_secrets: &[], offline: false };
+async fn attempt(
+    runtime: Runtime,
+    target: Target,
+    secrets: Arc<dyn PullSecrets>,
+    credentials: Arc<Credentials>,
+    began: Moment,
+) -> Done {
+    let Fetched { pull_secrets, service_account_secrets, mut problems, seen } =
+        secrets.fetch(&target.pull_secrets, &target.service_accounts).await;
+    let request = Request {
+        image: &target.image,
+        pull_secrets: &pull_secrets,
+        service_account_secrets: &service_account_secrets,
+        offline: false,
+    };
     let found = credentials.lookup(request).await;
+    problems.extend(found.problems);
     let outcome = puller::pull(&runtime, &target, &found.credentials).await;
-    Done { key: target.key, began, outcome, lookups: found.outcomes, problems: found.problems }
+    Done { key: target.key, began, outcome, lookups: found.outcomes, problems, seen }
 }

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     kubernetes::{
         configmaps::{self, ConfigMapName, Selection},
-        node,
+        node, rotation,
+        secrets::ClusterSecrets,
     },
     node_view::NodeView,
 };
@@ -45,10 +46,11 @@ pub(super) fn lists(
     names
 }
 
-/// Tells the keeper about its node.
+/// Tells the keeper about its node and about the objects that entries name.
 pub(super) fn cluster(client: &Client, node: &str) -> Cluster {
-    let (cluster, news, needs) = Cluster::new();
+    let (cluster, news, needs) = Cluster::new(Arc::new(ClusterSecrets::new(client.clone())));
     let (seen, _) = watch::channel(NodeView::default());
+    tokio::spawn(rotation::follow(client.clone(), needs.clone(), news.clone()));
     tokio::spawn(node::follow(client.clone(), node.to_owned(), false, needs, news, seen));
     cluster
 }
