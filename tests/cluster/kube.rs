@@ -220,7 +220,7 @@ impl Kube {
     /// What the agents are at, for the text of an error.
     pub(crate) fn state(&self) -> String {
         let ask = |arguments: &str| self.kubectl(arguments).unwrap_or_else(|error| format!("{error:?}"));
-        ask("get pods -A -o wide") + &ask("logs -A -l app.kubernetes.io/name=prepull --tail=15 --prefix -n prepull")
+        ask("get pods -A -o wide") + &ask("logs -l app.kubernetes.io/name=prepull --tail=15 --prefix -n prepull")
     }
 
     /// The agent's pod on a node that is not about to end, once it has an address.

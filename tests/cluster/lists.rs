@@ -23,8 +23,10 @@ pub(crate) async fn pushed(name: &str) -> Result<String> {
     Ok(format!("{REGISTRY}/{name}:1"))
 }
 
-/// Puts an image of so many bytes into the cluster's registry, and gives its name without the registry.
+/// Puts an image of so many bytes into the cluster's registry, and gives its name without the registry. Another run has other bytes, so
+/// that a cluster that stays up has nothing of it yet.
 pub(crate) async fn pushed_big(name: &str, seed: u64, bytes: usize) -> Result<String> {
+    let seed = seed << 32 | u64::from(std::process::id());
     let image = Image::new(name, &[Layer::new(seed, bytes, Content::Random)?]);
     Pusher::new(REGISTRY.to_owned(), None).push(name, "1", &image).await?;
     Ok(format!("{name}:1"))

@@ -69,17 +69,20 @@ pub(crate) async fn api_server(part: ClusterPart) -> Result<()> {
 /// Another agent takes up what the one before it was at.
 pub(crate) async fn pod_deleted(part: ClusterPart) -> Result<()> {
     let kube = kube::up(&part)?;
-    let line = slow(kube, 3 << 20)?;
+    let line = slow(kube, 1 << 20)?;
     let big = format!("{}/{}", line.host(), pushed_big("deleted/big", 12, BIG).await?);
     kube.install_warm(&Overlay::default(), &list::<&str>(&[])).await?;
     kube.edit(&list(&[&big]))?;
     kube.until_state("node1", &big, &["Pulling"]).await?;
     let old = kube.agent_on(NAMESPACE, "node1").await?;
+    let asked = Instant::now();
     let name = old["metadata"]["name"].as_str().context("a pod without a name")?;
     kube.kubectl(&format!("delete pod {name} -n {NAMESPACE} --wait"))?;
+    eprintln!("the pod was gone after {:.1} s", asked.elapsed().as_secs_f64());
     ensure!(!kube.images_on("node1").await?.contains(&big), "the pull had ended before the pod did");
     let new = kube.agent_on(NAMESPACE, "node1").await?;
     ensure!(new["metadata"]["uid"] != old["metadata"]["uid"]);
+    line.change(|line| line.bytes_per_second = None);
     kube.until_everywhere(&big).await?;
     kube.rollout(NAMESPACE)
 }
