@@ -1,11 +1,17 @@
 //! Everything that is asked of the API server and written to it. Each part works with what its right allows, and says
 //! once which right is absent and which component of the manifests grants it.
 
+pub mod access;
+pub mod cleanup;
 pub mod configmaps;
+pub mod events;
+pub mod gate;
+pub mod guard;
 pub mod node;
 pub mod rotation;
 pub mod secrets;
 pub mod watch;
+pub mod writes;
 
 use std::time::Duration;
 

@@ -3,18 +3,18 @@
 
 mod support;
 
-use std::{future::Future, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Arguments;
 use serde_json::{Value, json};
 use support::{
-    apiserver::{ApiServer, ApiServerPart, Shared},
+    apiserver::{ApiServer, ApiServerPart},
+    cluster::{Place, Servers, image, list},
     fake_cri::{FakeCri, Offer},
     journal::Method,
     tenant::{Tenant, create, wait_for},
-    trials::trial,
 };
 use tokio::time::{Instant, sleep};
 
@@ -39,53 +39,8 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// The servers of the trials.
-#[derive(Clone, Default)]
-struct Servers(Arc<Shared>);
-
-impl Servers {
-    /// A trial on the server that all share.
-    fn shared<F, R>(&self, name: &str, run: F) -> Trial
-    where
-        F: FnOnce(Place) -> R + Send + 'static,
-        R: Future<Output = Result<()>>,
-    {
-        let servers = self.clone();
-        trial(name, ApiServerPart::find(), |part| run(Place { part, servers }))
-    }
-
-    /// A trial that needs a server of its own.
-    fn own<F, R>(&self, name: &str, run: F) -> Trial
-    where
-        F: FnOnce(ApiServerPart) -> R + Send + 'static,
-        R: Future<Output = Result<()>>,
-    {
-        trial(name, ApiServerPart::find(), run)
-    }
-}
-
-/// Where a trial runs.
-struct Place {
-    part: ApiServerPart,
-    servers: Servers,
-}
-
-impl Place {
-    async fn tenant(&self, name: &str) -> Result<Tenant<'_>> {
-        Tenant::new(self.servers.0.get(&self.part).await?, name).await
-    }
-}
-
 fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_prepull").into()
-}
-
-fn image(name: &str) -> String {
-    format!("registry.example.com/{name}:1")
-}
-
-fn list(images: &[&str]) -> String {
-    images.iter().fold("images:\n".to_owned(), |list, name| list + "  - " + &image(name) + "\n")
 }
 
 fn problems(status: &Value) -> String {

@@ -227,6 +227,7 @@ impl<R: Reporter> Keeper<R> {
         };
         let secrets = self.rotation.wanted(in_back_off);
         self.cluster.need(|needs| replace_if_new(&mut needs.secrets, secrets));
+        self.reporter.turned(&self.stock);
         let warmth = self.stock.warmth();
         if self.warm != Some(warmth.warm) && self.stock.list_read() && self.stock.looked() {
             self.warm = Some(warmth.warm);
@@ -288,10 +289,13 @@ impl<R: Reporter> Keeper<R> {
     }
 
     fn list(&mut self, update: ListUpdate) {
-        if let Some(good) = update.read.is_good() {
+        let (source, good) = (update.source.clone(), update.read.is_good());
+        let change = self.sources.update(update);
+        if let Some(good) = good {
             self.metrics.list_reloaded(good);
+            self.reporter.list(&source, self.sources.problems(&source));
         }
-        if self.sources.update(update) == Change::InForce {
+        if change == Change::InForce {
             self.apply();
         }
     }

@@ -170,6 +170,12 @@ where
         }
     }
 
+    /// Lists again at once: what was told last was not enough to act on.
+    pub fn again(&mut self) {
+        self.events = None;
+        self.listed.clear();
+    }
+
     fn start_over(&mut self) {
         self.events = None;
         self.listed.clear();
