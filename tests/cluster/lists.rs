@@ -172,3 +172,30 @@ pub(crate) async fn labelled(part: ClusterPart) -> Result<()> {
     kube.kubectl("label node node2 team.example/colour-")?;
     kube.until_state("node2", &image, &["NotForThisNode"]).await.map(drop)
 }
+
+/// Failures are told by Events: about the agent's own Pod, and with node-writes about the Node as well.
+pub(crate) async fn events(part: ClusterPart) -> Result<()> {
+    let kube = kube::up(&part)?;
+    kube.install(&Overlay::with(&["components/node-writes"]), &list(&["127.0.0.1:5000/nowhere/told:1"])).await?;
+    for (namespace, kind) in [(NAMESPACE, "Pod"), ("default", "Node")] {
+        for node in NODES {
+            let subject = match kind {
+                "Node" => Value::from(node),
+                _ => kube.agent_on(NAMESPACE, node).await?["metadata"]["name"].clone(),
+            };
+            kube.until(&format!("an Event tells about {kind} {subject}"), async || {
+                let events = kube.json(&format!("get events.events.k8s.io -n {namespace}"))?;
+                let told = events["items"].as_array().into_iter().flatten().any(|event| {
+                    event["reportingController"] == "prepull.dev/agent"
+                        && event["regarding"]["kind"] == kind
+                        && event["regarding"]["name"] == subject
+                        && event["type"] == "Warning"
+                        && event["note"].as_str().is_some_and(|note| note.contains("nowhere/told"))
+                });
+                Ok(told.then_some(()))
+            })
+            .await?;
+        }
+    }
+    Ok(())
+}

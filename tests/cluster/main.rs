@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         trial("lists::edited_broken_deleted_and_made_again", parts::cluster(), lists::edited),
         trial("lists::a_removed_image_comes_back", parts::cluster(), lists::removed),
         trial("lists::a_label_of_a_node_flips_an_entry", parts::cluster(), lists::labelled),
+        trial("lists::failures_are_told_by_events", parts::cluster(), lists::events),
         trial("outages::of_the_api_server_in_a_pull", parts::cluster(), outages::api_server),
         trial("outages::of_the_agent_in_a_pull", parts::cluster(), outages::pod_deleted),
         trial("outages::of_a_nodes_runtime", parts::cluster(), outages::runtime),

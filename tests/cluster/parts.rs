@@ -32,14 +32,14 @@ pub(crate) fn kubectl() -> Result<Kubectl, Missing> {
     assets.filter(|file| file.is_file()).or_else(|| find("kubectl")).map(Kubectl).ok_or_else(|| {
         missing(
             "kubectl",
-            "kubectl is not installed: run hack/install-parts --optional, or put kubectl 1.27 or later into PATH",
+            "kubectl is not installed: run hack/install-cluster-parts, or put kubectl 1.27 or later into PATH",
         )
     })
 }
 
 pub(crate) fn helm() -> Result<Helm, Missing> {
     find("helm").map(Helm).ok_or_else(|| {
-        missing("helm", "helm is not installed: run hack/install-parts --optional, or `go install helm.sh/helm/v3/cmd/helm@latest` and put it into PATH")
+        missing("helm", "helm is not installed: run hack/install-cluster-parts, or `go install helm.sh/helm/v3/cmd/helm@latest` and put it into PATH")
     })
 }
 
@@ -53,10 +53,7 @@ pub(crate) fn buildah() -> Result<Buildah, Missing> {
         return Err(missing("buildah", "building an image needs root here: run the tests as root"));
     }
     find("buildah").map(Buildah).ok_or_else(|| {
-        missing(
-            "buildah",
-            "buildah is not installed: run hack/install-parts --optional, or install the package buildah",
-        )
+        missing("buildah", "buildah is not installed: run hack/install-cluster-parts, or install the package buildah")
     })
 }
 
