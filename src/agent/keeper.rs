@@ -267,10 +267,9 @@ impl<R: Reporter> Keeper<R> {
         }
         let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
-        if failed && self.rotation.failed(&key, began, seen) {
-            if let Some(index) = self.stock.find(&key) {
-                self.stock.forgive(index, now);
-            }
+        let changed = failed && self.rotation.failed(&key, began, seen);
+        if let Some(index) = self.stock.find(&key).filter(|_| changed) {
+            self.stock.forgive(index, now);
         }
     }
 
