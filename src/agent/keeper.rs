@@ -329,6 +329,10 @@ impl<R: Reporter> Keeper<R> {
     /// Looks at the store; again afterwards where a look is under way.
     fn look(&mut self) {
         self.next_look = Instant::now() + self.resync;
+        // without a list there is nothing to look for, and the first list looks by itself
+        if !self.stock.list_read() {
+            return;
+        }
         let Some(runtime) = self.runtime.clone() else { return };
         if !self.looks.is_empty() {
             self.look_again = true;
