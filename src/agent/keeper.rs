@@ -107,6 +107,8 @@ pub struct Keeper<R> {
     reporter: R,
     stock: Stock,
     runtime: Option<Runtime>,
+    /// Why it does not answer.
+    runtime_problem: Option<String>,
     was_linked: bool,
     looks: JoinSet<Result<Observation, RpcStatus>>,
     /// Something happened while a look was under way that it may have missed.
@@ -139,6 +141,7 @@ impl<R: Reporter> Keeper<R> {
             // where each image has one attempt, none waits for another one's registry
             stock: Stock::new(settings.once.is_none_or(|o| o.retry_until.is_some())),
             runtime: None,
+            runtime_problem: None,
             was_linked: false,
             looks: JoinSet::new(),
             look_again: false,
@@ -191,11 +194,13 @@ impl<R: Reporter> Keeper<R> {
     /// Whether this keeper works once, and has.
     fn finished(&self) -> bool {
         let Some(once) = self.once else { return false };
-        let patient = once.retry_until.is_some_and(|until| self.clock.now() < until);
-        if self.runtime.is_none() && self.was_linked && !patient {
-            return true;
+        if once.retry_until.is_some_and(|until| self.clock.now() >= until) {
+            // what runs may end; what still waits would wait beyond the time that was given
+            return self.pulling.is_empty();
         }
-        self.stock.list_read() && self.stock.looked() && self.stock.at_rest(patient)
+        let gone = self.runtime.is_none() && self.was_linked;
+        let at_rest = self.stock.list_read() && self.stock.looked() && self.stock.at_rest(once.retry_until.is_some());
+        at_rest || (gone && once.retry_until.is_none())
     }
 
     /// Plans, starts what may start, and tells what changed.
@@ -310,6 +315,7 @@ impl<R: Reporter> Keeper<R> {
             LinkEvent::Up(runtime) => {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
                 self.runtime = Some(*runtime);
+                self.runtime_problem = None;
                 if self.was_linked {
                     self.stock.runtime_back(self.clock.now());
                 }
@@ -321,6 +327,7 @@ impl<R: Reporter> Keeper<R> {
             LinkEvent::Down(reason) => {
                 tracing::warn!(%reason, "the runtime does not answer; waiting for it");
                 self.runtime = None;
+                self.runtime_problem = Some(reason);
                 self.stock.runtime_gone();
             }
         }
@@ -401,6 +408,7 @@ impl<R: Reporter> Keeper<R> {
         let problems = |key: &TargetKey| self.credential_problems.get(key).cloned().unwrap_or_default();
         let mut status = Status {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
+            runtime_problem: self.runtime_problem.clone(),
             lists: lists.collect(),
             ..Status::of(&self.stock, self.stock.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
