@@ -1,10 +1,14 @@
 //! The daemon: wires list sources, runtime, keeper and HTTP together. ARCHITECTURE.md draws the tasks and channels.
 
+pub mod cluster;
 pub mod inotify;
 pub mod keeper;
 pub mod link;
 pub mod lists;
 mod report;
+mod rotation;
+pub mod sources;
+mod wiring;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,7 +20,15 @@ use tokio::{
 pub use report::{LogReporter, Reporter};
 
 use crate::{
-    clock::Clock, credentials::lookup::Credentials, http, list::affinity::NodeFacts, metrics::Metrics,
+    clock::Clock,
+    credentials::lookup::Credentials,
+    http,
+    kubernetes::{
+        self,
+        configmaps::{ConfigMapName, Selection},
+    },
+    list::affinity::NodeFacts,
+    metrics::Metrics,
     runtime::Endpoint,
 };
 
@@ -34,12 +46,26 @@ pub enum ReadyWhen {
     Running,
 }
 
+/// Where lists come from.
+#[derive(Debug)]
+pub enum Lists {
+    /// A file; no API server is contacted.
+    File(PathBuf),
+    /// ConfigMaps, followed through the API server.
+    Cluster {
+        /// By name, in the order in which they merge.
+        named: Vec<ConfigMapName>,
+        /// By label, after those.
+        selected: Option<Selection>,
+    },
+}
+
 /// What the agent is to do, as its flags say.
 pub struct Options {
     /// Socket of the runtime; none: the first of the usual ones that answers.
     pub runtime_endpoint: Option<Endpoint>,
-    /// The list.
-    pub images: PathBuf,
+    /// Where lists come from.
+    pub lists: Lists,
     /// This node.
     pub node: NodeFacts,
     /// Where HTTP is served.
@@ -66,9 +92,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (query_sender, queries) = mpsc::channel(QUERY_QUEUE);
     let stop = on_signals()?;
 
-    let source: Arc<str> = options.images.display().to_string().into();
-    let configured = vec![source.clone()];
-    tokio::spawn(lists::follow_file(options.images, source, list_sender));
+    let (sources, cluster) = match options.lists {
+        Lists::File(path) => (wiring::file(path, list_sender), cluster::Cluster::none()),
+        Lists::Cluster { named, selected } => {
+            let client = kubernetes::client().await?;
+            let sources = wiring::lists(&client, named, selected, &list_sender);
+            (sources, wiring::cluster(&client, &options.node.name))
+        }
+    };
     tokio::spawn(link::keep_linked(options.runtime_endpoint, metrics.cri_observer(), link_sender));
     tokio::spawn(async move {
         if let Err(e) = http::serve(listener, query_sender).await {
@@ -81,7 +112,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         node: options.node,
         resync: options.resync,
         ready_when: options.ready_when,
-        sources: configured,
+        sources,
+        cluster,
         credentials: Arc::new(options.credentials),
         once: None,
     };

@@ -89,6 +89,11 @@ pub enum RowKind {
     },
     /// It selects other nodes.
     NotForThisNode,
+    /// It selects nodes by labels, and this node's are not known yet.
+    Undecided {
+        /// Whether it counts for "warm" if it is for this node.
+        required: bool,
+    },
 }
 
 /// Everything wanted on this node.
@@ -102,6 +107,8 @@ pub struct Desired {
     pub limits: Limits,
     /// One hash for all lists.
     pub revision: String,
+    /// Why more could be wanted than is known, in one clause: then the node is not warm.
+    pub unknown: Option<String>,
 }
 
 impl Desired {
@@ -120,10 +127,11 @@ impl Desired {
                         merge
                             .row(&entry.image, RowKind::Invalid { why: why.as_str().into(), required: entry.required });
                     }
-                    Ok(spec) if !node.matches(&spec.node_selector, &spec.node_selector_terms) => {
-                        merge.row(&entry.image, RowKind::NotForThisNode);
-                    }
-                    Ok(spec) => merge.entry(&entry.image, spec, list.namespace.as_ref()),
+                    Ok(spec) => match node.matches(&spec.node_selector, &spec.node_selector_terms) {
+                        Some(true) => merge.entry(&entry.image, spec, list.namespace.as_ref()),
+                        Some(false) => merge.row(&entry.image, RowKind::NotForThisNode),
+                        None => merge.row(&entry.image, RowKind::Undecided { required: spec.required }),
+                    },
                 }
             }
         }
@@ -132,6 +140,11 @@ impl Desired {
             several => crate::list::revision(&several.iter().map(|l| &*l.revision).collect::<Vec<_>>().join(" ")),
         };
         merge.finish(limits, revision)
+    }
+
+    /// Whether an entry waits for this node's labels.
+    pub fn undecided(&self) -> bool {
+        self.rows.iter().any(|row| matches!(row.kind, RowKind::Undecided { .. }))
     }
 }
 
@@ -214,7 +227,7 @@ impl Merge {
                 *index = place[*index];
             }
         }
-        Desired { targets, rows, limits, revision }
+        Desired { targets, rows, limits, revision, unknown: None }
     }
 }
 
@@ -249,7 +262,18 @@ mod tests {
     }
 
     fn merged(text: &str) -> Desired {
-        Desired::merge(&[list(text)], &NodeFacts::default())
+        let node = NodeFacts { labels: Some([].into()), ..NodeFacts::default() };
+        Desired::merge(&[list(text)], &node)
+    }
+
+    #[test]
+    fn without_labels_only_what_does_not_need_them_is_decided() {
+        let text = "images:\n  - q.io/a:1\n  - {image: 'q.io/b:1', nodeSelector: {gpu: a}, required: false}\n  - {image: 'q.io/c:1', nodeAffinity: {nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [other]}]}]}}\n";
+        let node = NodeFacts { name: "here".to_owned(), labels: None };
+        let desired = Desired::merge(&[list(text)], &node);
+        let kinds: Vec<_> = desired.rows.iter().map(|r| r.kind.clone()).collect();
+        assert_eq!(kinds, [RowKind::Target(0), RowKind::Undecided { required: false }, RowKind::NotForThisNode]);
+        assert!(desired.undecided());
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Stored {
 pub enum Wait {
     /// The runtime has not been asked yet, or does not answer.
     Runtime,
+    /// This node's labels are not known, and the entry selects by them.
+    Labels,
     /// Other pulls come first.
     Queue,
     /// The node's moment in the spread window has not come.
@@ -43,6 +45,7 @@ impl Wait {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Runtime => "runtime",
+            Self::Labels => "labels",
             Self::Queue => "queue",
             Self::Spread => "spread",
             Self::Budget => "budget",
@@ -56,6 +59,7 @@ impl Wait {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Runtime => "waiting for the container runtime to answer",
+            Self::Labels => "waiting for this node's labels, by which its entry selects nodes",
             Self::Queue => "waiting for its turn",
             Self::Spread => "waiting for this node's moment in the spread window",
             Self::Budget => "waiting for other nodes to finish (pullingNodes)",

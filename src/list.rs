@@ -86,6 +86,12 @@ impl ImageList {
         Ok(list)
     }
 
+    /// Whether any entry is meant for some nodes only, by their labels or name.
+    pub fn selects_nodes(&self) -> bool {
+        let selects = |spec: &EntrySpec| !spec.node_selector.is_empty() || !spec.node_selector_terms.is_empty();
+        self.entries.iter().filter_map(|e| e.spec.as_ref().ok()).any(selects)
+    }
+
     /// How many entries cannot be used.
     pub fn invalid_entries(&self) -> usize {
         self.entries.iter().filter(|e| e.spec.is_err()).count()

@@ -168,7 +168,7 @@ impl ImageStatus {
                     status.pinned = stored.pinned;
                 }
             }
-            RowKind::Invalid { required, .. } => status.required = *required,
+            RowKind::Invalid { required, .. } | RowKind::Undecided { required } => status.required = *required,
             RowKind::NotForThisNode => status.required = false,
         }
         if status.canonical.is_none() {

@@ -112,6 +112,9 @@ impl Stock {
             RowKind::Target(index) => self.tracked[*index].state.clone(),
             RowKind::Invalid { why, .. } => ImageState::Invalid { why: why.clone() },
             RowKind::NotForThisNode => ImageState::NotForThisNode,
+            RowKind::Undecided { .. } => {
+                ImageState::Pending { why: Wait::Labels, since: Moment::default(), failures: None }
+            }
         }
     }
 

@@ -15,8 +15,11 @@ use tonic::Status as RpcStatus;
 
 use super::{
     ReadyWhen, Reporter,
+    cluster::{Cluster, News, replace_if_new},
     link::LinkEvent,
-    lists::{ListUpdate, Read},
+    lists::ListUpdate,
+    rotation::Rotation,
+    sources::{Change, SourceNames, Sources},
 };
 use crate::{
     clock::{Clock, Moment},
@@ -24,14 +27,17 @@ use crate::{
         Source as CredentialSource,
         lookup::{self, Credentials, Request},
     },
-    desired::{Desired, SourcedList, Target, TargetKey},
+    desired::{Desired, Target, TargetKey},
     http::Query,
+    image_state::ImageState,
     list::affinity::NodeFacts,
     metrics::Metrics,
+    node_view::NodeView,
     plan::Action,
+    pull_secrets::{Fetched, PullSecrets, Seen},
     puller,
     runtime::{Runtime, code_name},
-    status::{ListStatus, Status},
+    status::Status,
     stock::{Observation, Outcome, Stock, Warmth},
 };
 
@@ -61,8 +67,10 @@ pub struct Settings {
     pub resync: Duration,
     /// When the agent counts as ready.
     pub ready_when: ReadyWhen,
-    /// List sources, in the order in which their lists merge.
-    pub sources: Vec<Arc<str>>,
+    /// Where lists come from.
+    pub sources: SourceNames,
+    /// The ways from and to the API server.
+    pub cluster: Cluster,
     /// Where credentials are looked for.
     pub credentials: Arc<Credentials>,
     /// End when nothing is left to do.
@@ -76,15 +84,6 @@ pub struct Once {
     pub retry_until: Option<Moment>,
 }
 
-/// One list source.
-#[derive(Debug)]
-struct Source {
-    name: Arc<str>,
-    /// The last good list.
-    list: Option<SourcedList>,
-    problems: Vec<String>,
-}
-
 /// A pull that ended.
 struct Done {
     key: TargetKey,
@@ -93,6 +92,8 @@ struct Done {
     lookups: Vec<(CredentialSource, lookup::Outcome)>,
     /// What was wrong while credentials were looked for.
     problems: Vec<String>,
+    /// The Secrets and service accounts that it used.
+    seen: Vec<Seen>,
 }
 
 /// The keeper of the stock.
@@ -101,7 +102,11 @@ pub struct Keeper<R> {
     node_name: Arc<str>,
     resync: Duration,
     ready_when: ReadyWhen,
-    sources: Vec<Source>,
+    /// Why nothing new is known about the node.
+    node_problem: Option<String>,
+    sources: Sources,
+    cluster: Cluster,
+    rotation: Rotation,
     metrics: Metrics,
     clock: Clock,
     reporter: R,
@@ -128,13 +133,15 @@ pub struct Keeper<R> {
 impl<R: Reporter> Keeper<R> {
     /// With nothing known yet.
     pub fn new(settings: Settings, metrics: Metrics, clock: Clock, reporter: R) -> Self {
-        let source = |name| Source { name, list: None, problems: Vec::new() };
         Self {
             node_name: settings.node.name.as_str().into(),
             node: settings.node,
             resync: settings.resync,
             ready_when: settings.ready_when,
-            sources: settings.sources.into_iter().map(source).collect(),
+            node_problem: None,
+            sources: Sources::new(settings.sources),
+            cluster: settings.cluster,
+            rotation: Rotation::default(),
             metrics,
             clock,
             reporter,
@@ -165,6 +172,7 @@ impl<R: Reporter> Keeper<R> {
                 _ = inputs.stop.wait_for(|stop| *stop) => break,
                 Some(update) = inputs.lists.recv() => self.list(update),
                 Some(event) = inputs.link.recv() => self.link(event),
+                Some(news) = self.cluster.news() => self.cluster_news(news),
                 Some(look) = self.looks.join_next() => self.looked(look),
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 Some(query) = inputs.queries.recv() => {
@@ -218,6 +226,12 @@ impl<R: Reporter> Keeper<R> {
         for transition in self.stock.take_transitions() {
             self.reporter.transition(&transition);
         }
+        let stock = &self.stock;
+        let in_back_off = |key: &TargetKey| {
+            stock.find(key).is_some_and(|index| matches!(stock.target(index).1, ImageState::BackOff { .. }))
+        };
+        let secrets = self.rotation.wanted(in_back_off);
+        self.cluster.need(|needs| replace_if_new(&mut needs.secrets, secrets));
         let warmth = self.stock.warmth();
         if self.warm != Some(warmth.warm) && self.stock.list_read() && self.stock.looked() {
             self.warm = Some(warmth.warm);
@@ -234,13 +248,14 @@ impl<R: Reporter> Keeper<R> {
         let (target, _, _) = self.stock.target(index);
         let (key, target) = (target.key.clone(), target.clone());
         self.stock.started(index, now);
-        let handle = self.pulls.spawn(attempt(runtime, target, self.credentials.clone(), now));
+        let handle =
+            self.pulls.spawn(attempt(runtime, target, self.cluster.pull_secrets(), self.credentials.clone(), now));
         self.pulling.insert(key, handle);
     }
 
     fn pulled(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // a pull that was ended by this keeper has nothing to tell
-        let Ok(Done { key, began, outcome, lookups, problems }) = done else { return };
+        let Ok(Done { key, began, outcome, lookups, problems, seen }) = done else { return };
         let now = self.clock.now();
         self.pulling.remove(&key);
         for (source, result) in lookups {
@@ -254,7 +269,13 @@ impl<R: Reporter> Keeper<R> {
         if outcome == Outcome::Interrupted {
             self.look_soon();
         }
+        let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
+        if failed && self.rotation.failed(&key, began, seen) {
+            if let Some(index) = self.stock.find(&key) {
+                self.stock.forgive(index, now);
+            }
+        }
     }
 
     /// Keeps what was wrong for the status, and logs what is new.
@@ -272,34 +293,44 @@ impl<R: Reporter> Keeper<R> {
     }
 
     fn list(&mut self, update: ListUpdate) {
-        let Some(source) = self.sources.iter_mut().find(|s| s.name == update.source) else { return };
-        let good = matches!(update.read, Read::List { .. });
-        self.metrics.list_reloaded(good);
-        match update.read {
-            Read::List { revision, list } => {
-                source.problems = ListStatus::lines(&list.problems);
-                tracing::info!(list = %source.name, revision = %revision, entries = list.entries.len(), problems = source.problems.len(), "list read");
-                for problem in &source.problems {
-                    tracing::warn!(list = %source.name, problem = %problem, "the list has a problem");
-                }
-                source.list =
-                    Some(SourcedList { source: source.name.clone(), revision, namespace: update.namespace, list });
-            }
-            Read::NotAList(problem) => source.refuse(problem.to_string()),
-            Read::Nothing(why) => source.refuse(why),
+        if let Some(good) = update.read.is_good() {
+            self.metrics.list_reloaded(good);
         }
-        if good {
+        if self.sources.update(update) == Change::InForce {
             self.apply();
         }
     }
 
-    fn apply(&mut self) {
-        // warm means that every list was read: one that is missing could ask for anything
-        if self.sources.iter().any(|s| s.list.is_none()) {
-            return;
+    fn cluster_news(&mut self, news: News) {
+        match news {
+            News::Node(view) => self.node(&view),
+            News::Object(key, fingerprint) => {
+                let now = self.clock.now();
+                for target in self.rotation.told(&key, fingerprint, now) {
+                    if let Some(index) = self.stock.find(&target) {
+                        tracing::info!(image = %target.canonical, object = %key, "an object changed that the entry names: trying again");
+                        self.stock.forgive(index, now);
+                    }
+                }
+            }
         }
-        let lists: Vec<SourcedList> = self.sources.iter().filter_map(|s| s.list.clone()).collect();
-        let desired = Desired::merge(&lists, &self.node);
+    }
+
+    /// The API server told something about this node.
+    fn node(&mut self, view: &NodeView) {
+        if let Some(labels) = &view.labels {
+            self.node.labels = Some(labels.clone());
+        }
+        self.node_problem.clone_from(&view.problem);
+        self.apply();
+    }
+
+    fn apply(&mut self) {
+        let Some(lists) = self.sources.in_force() else { return };
+        let mut desired = Desired::merge(&lists, &self.node);
+        desired.unknown = self.sources.unread().or_else(|| desired.undecided().then(|| self.labels_unknown()));
+        let selects_nodes = lists.iter().any(|l| l.list.selects_nodes());
+        self.cluster.need(|needs| replace_if_new(&mut needs.node, selects_nodes));
         for unwanted in self.stock.apply(desired, self.clock.now()) {
             if let Some(pull) = self.pulling.remove(&unwanted) {
                 pull.abort();
@@ -308,6 +339,11 @@ impl<R: Reporter> Keeper<R> {
         let stock = &self.stock;
         self.credential_problems.retain(|key, _| stock.find(key).is_some());
         self.look();
+    }
+
+    fn labels_unknown(&self) -> String {
+        let why = self.node_problem.as_deref().unwrap_or("the API server has not told them yet");
+        format!("the labels of node {} are not known, by which entries select nodes: {why}", self.node_name)
     }
 
     fn link(&mut self, event: LinkEvent) {
@@ -400,16 +436,11 @@ impl<R: Reporter> Keeper<R> {
     }
 
     fn status(&self) -> Status {
-        let lists = self.sources.iter().map(|source| ListStatus {
-            source: source.name.clone(),
-            revision: source.list.as_ref().map_or_else(|| "".into(), |l| l.revision.clone()),
-            problems: source.problems.clone(),
-        });
         let problems = |key: &TargetKey| self.credential_problems.get(key).cloned().unwrap_or_default();
         let mut status = Status {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
             runtime_problem: self.runtime_problem.clone(),
-            lists: lists.collect(),
+            lists: self.sources.status(),
             ..Status::of(&self.stock, self.stock.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
         status.add_problems(&self.stock, problems);
@@ -417,19 +448,24 @@ impl<R: Reporter> Keeper<R> {
     }
 }
 
-impl Source {
-    /// Keeps the last good list, and says what is wrong with the new text.
-    fn refuse(&mut self, problem: String) {
-        let kept = self.list.as_ref().map_or("none was read before", |_| "the last good one stays in force");
-        tracing::error!(list = %self.name, %problem, kept, "the list cannot be used");
-        self.problems = vec![problem];
-    }
-}
-
 /// One attempt: the credentials as they are now, then the pull.
-async fn attempt(runtime: Runtime, target: Target, credentials: Arc<Credentials>, began: Moment) -> Done {
-    let request = Request { image: &target.image, pull_secrets: &[], service_account_secrets: &[], offline: false };
+async fn attempt(
+    runtime: Runtime,
+    target: Target,
+    secrets: Arc<dyn PullSecrets>,
+    credentials: Arc<Credentials>,
+    began: Moment,
+) -> Done {
+    let Fetched { pull_secrets, service_account_secrets, mut problems, seen } =
+        secrets.fetch(&target.pull_secrets, &target.service_accounts).await;
+    let request = Request {
+        image: &target.image,
+        pull_secrets: &pull_secrets,
+        service_account_secrets: &service_account_secrets,
+        offline: false,
+    };
     let found = credentials.lookup(request).await;
+    problems.extend(found.problems);
     let outcome = puller::pull(&runtime, &target, &found.credentials).await;
-    Done { key: target.key, began, outcome, lookups: found.outcomes, problems: found.problems }
+    Done { key: target.key, began, outcome, lookups: found.outcomes, problems, seen }
 }

@@ -48,6 +48,12 @@ pub enum Read {
     NotAList(ListProblem),
     /// Nothing could be read, for this reason: the last good list stays in force.
     Nothing(String),
+    /// The source cannot be asked for now, for this reason: the last good list stays in force.
+    OutOfReach(String),
+    /// The source is no longer one: its list goes out of force.
+    Gone,
+    /// Of a selector: all lists that it selects were told.
+    Complete,
 }
 
 impl Read {
@@ -56,6 +62,15 @@ impl Read {
         match ImageList::parse(text) {
             Ok(list) => Self::List { revision: revision(text).into(), list: Arc::new(list) },
             Err(problem) => Self::NotAList(problem),
+        }
+    }
+
+    /// Whether a list was read well; none where nothing was to be read.
+    pub fn is_good(&self) -> Option<bool> {
+        match self {
+            Self::List { .. } => Some(true),
+            Self::NotAList(_) | Self::Nothing(_) => Some(false),
+            Self::OutOfReach(_) | Self::Gone | Self::Complete => None,
         }
     }
 }

@@ -1,21 +1,28 @@
 //! `prepull agent`.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+mod lists;
+
+use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use super::options::{CredentialArgs, RuntimeArgs};
+use self::lists::ListArgs;
+use super::{
+    WRONG_USAGE,
+    options::{CredentialArgs, RuntimeArgs},
+    output,
+};
 use crate::{
-    agent::{self, ReadyWhen},
+    agent::{self, Lists, ReadyWhen},
     list::{affinity::NodeFacts, units},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The list, a file; no API server is contacted. An edit takes effect at once
-    #[arg(long, env = "PREPULL_IMAGES", value_name = "FILE")]
-    images: PathBuf,
+    #[command(flatten)]
+    lists: ListArgs,
     /// This node's name [default: NODE_NAME, else the host name]
     #[arg(long, env = "PREPULL_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
@@ -53,12 +60,23 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { images, node_name, listen, resync, ready_when, log_format, log_level, runtime, credentials } = args;
+    let Args { lists, node_name, listen, resync, ready_when, log_format, log_level, runtime, credentials } = args;
+    let lists = match lists.into_lists() {
+        Ok(lists) => lists,
+        Err(wrong) => {
+            output::note(&format!("prepull: {wrong}"));
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    };
     start_logging(log_format, log_level);
-    let node = local_node(node_name);
+    let mut node = local_node(node_name);
+    if matches!(lists, Lists::Cluster { .. }) {
+        // the API server knows better, and says so where an entry selects nodes
+        node.labels = None;
+    }
     let credentials = credentials.into_credentials();
     let runtime_endpoint = runtime.runtime_endpoint;
-    agent::run(agent::Options { runtime_endpoint, images, node, listen, resync, ready_when, credentials }).await?;
+    agent::run(agent::Options { runtime_endpoint, lists, node, listen, resync, ready_when, credentials }).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -79,13 +97,21 @@ pub(super) fn local_node(name: Option<String>) -> NodeFacts {
         ("kubernetes.io/arch", architecture),
     ];
     let labels: BTreeMap<_, _> = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-    NodeFacts { name, labels }
+    NodeFacts { name, labels: Some(labels) }
 }
 
 fn start_logging(format: LogFormat, level: LevelFilter) {
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    // what kube has to say below an error is told by this agent, once for each change instead of once for each try
+    let libraries = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::ERROR) };
+    let targets =
+        Targets::new().with_default(level).with_targets([("kube_client", libraries), ("kube_runtime", libraries)]);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry();
     match format {
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            registry.with(lines.with_ansi(ansi).with_filter(targets)).init();
+        }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_filter(targets)).init(),
     }
 }

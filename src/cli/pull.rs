@@ -16,10 +16,12 @@ use super::{
 use crate::{
     agent::{
         ReadyWhen,
+        cluster::Cluster,
         keeper::{Inputs, Keeper, Once, Settings},
         link::{self, LinkEvent},
         lists::{ListUpdate, Read, read_text},
         on_signals,
+        sources::SourceNames,
     },
     clock::Clock,
     image_ref::ImageRef,
@@ -97,7 +99,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         node: local_node(None),
         resync: Duration::from_mins(5),
         ready_when: ReadyWhen::Warm,
-        sources: vec![source],
+        sources: SourceNames { named: vec![source], selector: None },
+        cluster: Cluster::none(),
         credentials: Arc::new(credentials.into_credentials()),
         once: Some(Once { retry_until: retry_for.map(|d| clock.now() + d) }),
     };

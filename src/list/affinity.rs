@@ -60,23 +60,54 @@ pub struct NodeSelectorTerm {
 pub struct NodeFacts {
     /// The node's name.
     pub name: String,
-    /// The node's labels.
-    pub labels: BTreeMap<String, String>,
+    /// The node's labels; none while nobody has told them.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 impl NodeFacts {
-    /// Whether an entry with these constraints is for the node. No term means no constraint.
-    pub fn matches(&self, selector: &BTreeMap<String, String>, terms: &[NodeSelectorTerm]) -> bool {
-        let selected = selector.iter().all(|(k, v)| self.labels.get(k) == Some(v));
-        selected && (terms.is_empty() || terms.iter().any(|t| self.matches_term(t)))
+    /// Whether an entry with these constraints is for the node; none where only the labels could tell, and they are not
+    /// known. No term means no constraint.
+    pub fn matches(&self, selector: &BTreeMap<String, String>, terms: &[NodeSelectorTerm]) -> Option<bool> {
+        let selected = match &self.labels {
+            Some(labels) => Some(selector.iter().all(|(k, v)| labels.get(k) == Some(v))),
+            None => selector.is_empty().then_some(true),
+        };
+        let in_terms = if terms.is_empty() { Some(true) } else { any(terms.iter().map(|t| self.matches_term(t))) };
+        all([selected, in_terms])
     }
 
-    fn matches_term(&self, term: &NodeSelectorTerm) -> bool {
-        let empty = term.match_expressions.is_empty() && term.match_fields.is_empty();
-        !empty
-            && term.match_expressions.iter().all(|r| holds(r, self.labels.get(&r.key).map(String::as_str)))
-            && term.match_fields.iter().all(|r| holds(r, (r.key == "metadata.name").then_some(self.name.as_str())))
+    fn matches_term(&self, term: &NodeSelectorTerm) -> Option<bool> {
+        if term.match_expressions.is_empty() && term.match_fields.is_empty() {
+            return Some(false);
+        }
+        let name = |r: &Requirement| (r.key == "metadata.name").then_some(self.name.as_str());
+        let fields = term.match_fields.iter().all(|r| holds(r, name(r)));
+        let expressions = match &self.labels {
+            Some(labels) => {
+                Some(term.match_expressions.iter().all(|r| holds(r, labels.get(&r.key).map(String::as_str))))
+            }
+            None => term.match_expressions.is_empty().then_some(true),
+        };
+        all([Some(fields), expressions])
     }
+}
+
+/// AND over what may not be known: one `false` decides.
+fn all(parts: [Option<bool>; 2]) -> Option<bool> {
+    if parts.contains(&Some(false)) { Some(false) } else { parts[0].and(parts[1]) }
+}
+
+/// OR over what may not be known: one `true` decides.
+fn any(parts: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let mut all_known = true;
+    for part in parts {
+        match part {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => all_known = false,
+        }
+    }
+    all_known.then_some(false)
 }
 
 fn holds(requirement: &Requirement, found: Option<&str>) -> bool {
@@ -190,9 +221,13 @@ fn operator(field: &Field<'_>, problems: &mut Problems) -> Option<Operator> {
 mod tests {
     use super::*;
 
+    fn matched(selector: &BTreeMap<String, String>, terms: &[NodeSelectorTerm]) -> bool {
+        node().matches(selector, terms).unwrap()
+    }
+
     fn node() -> NodeFacts {
         let labels = [("zone", "a"), ("cores", "8")].map(|(k, v)| (k.to_owned(), v.to_owned()));
-        NodeFacts { name: "node1".to_owned(), labels: labels.into() }
+        NodeFacts { name: "node1".to_owned(), labels: Some(labels.into()) }
     }
 
     fn label(key: &str, operator: Operator, values: &[&str]) -> NodeSelectorTerm {
@@ -222,7 +257,7 @@ mod tests {
             ("zone", Operator::Lt, &["9"], false),
         ];
         for (key, operator, values, wanted) in cases {
-            let found = node().matches(&BTreeMap::new(), &[label(key, operator, values)]);
+            let found = matched(&BTreeMap::new(), &[label(key, operator, values)]);
             assert_eq!(found, wanted, "{key} {operator:?} {values:?}");
         }
     }
@@ -231,11 +266,11 @@ mod tests {
     fn terms_are_or_and_an_empty_term_matches_nothing() {
         let no = label("zone", Operator::In, &["b"]);
         let yes = label("zone", Operator::In, &["a"]);
-        assert!(node().matches(&BTreeMap::new(), &[no.clone(), yes.clone()]));
-        assert!(!node().matches(&BTreeMap::new(), &[no, NodeSelectorTerm::default()]));
-        assert!(node().matches(&BTreeMap::new(), &[]));
+        assert!(matched(&BTreeMap::new(), &[no.clone(), yes.clone()]));
+        assert!(!matched(&BTreeMap::new(), &[no, NodeSelectorTerm::default()]));
+        assert!(matched(&BTreeMap::new(), &[]));
         let selector = BTreeMap::from([("zone".to_owned(), "b".to_owned())]);
-        assert!(!node().matches(&selector, &[yes]), "selector and terms are joined by AND");
+        assert!(!matched(&selector, &[yes]), "selector and terms are joined by AND");
     }
 
     #[test]
@@ -248,7 +283,7 @@ mod tests {
                 values: vec![name.to_owned()],
             }],
         };
-        assert!(node().matches(&BTreeMap::new(), &[by_name("node1")]));
-        assert!(!node().matches(&BTreeMap::new(), &[by_name("node2")]));
+        assert!(matched(&BTreeMap::new(), &[by_name("node1")]));
+        assert!(!matched(&BTreeMap::new(), &[by_name("node2")]));
     }
 }

@@ -28,8 +28,10 @@ impl Warmth {
         let mut counted = vec![false; desired.targets.len()];
         for row in &desired.rows {
             let there = match &row.kind {
-                RowKind::NotForThisNode | RowKind::Invalid { required: false, .. } => continue,
-                RowKind::Invalid { required: true, .. } => false,
+                RowKind::NotForThisNode
+                | RowKind::Invalid { required: false, .. }
+                | RowKind::Undecided { required: false } => continue,
+                RowKind::Invalid { required: true, .. } | RowKind::Undecided { required: true } => false,
                 RowKind::Target(index) => {
                     let first = !std::mem::replace(&mut counted[*index], true);
                     if !first || !desired.targets[*index].required {
@@ -47,6 +49,8 @@ impl Warmth {
         }
         let reason = if !list_read {
             "no list was read yet".to_owned()
+        } else if let Some(unknown) = &desired.unknown {
+            unknown.clone()
         } else if !looked && !desired.targets.is_empty() {
             "the runtime's store was not looked at yet".to_owned()
         } else if missing.is_empty() {

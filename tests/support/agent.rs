@@ -52,10 +52,18 @@ impl Agent {
         folder: TempDir,
         options: &AgentOptions,
     ) -> Result<Self> {
+        let mut options = options.clone();
+        options.flags.splice(0..0, ["--images".to_owned(), list.display().to_string()]);
+        options.environment.insert(0, ("PREPULL_NODE_NAME".to_owned(), "test-node".to_owned()));
+        Self::start_without_list(program, socket, folder, &options)
+    }
+
+    /// As [`Agent::start`], with no list but what the options name.
+    pub fn start_without_list(program: &Path, socket: &Path, folder: TempDir, options: &AgentOptions) -> Result<Self> {
         let port = free_port()?;
         let mut command = process::command(program);
-        command.arg("agent").arg("--images").arg(list).arg("--runtime-endpoint").arg(socket);
-        command.args(["--listen", &format!("127.0.0.1:{port}"), "--node-name", "test-node"]);
+        command.arg("agent").arg("--runtime-endpoint").arg(socket);
+        command.args(["--listen", &format!("127.0.0.1:{port}")]);
         // nothing on the machine of the test counts
         command.arg("--kubelet-root").arg(folder.path()).env("HOME", folder.path());
         command.args(["--cloud-credentials", "off"]).current_dir(folder.path());

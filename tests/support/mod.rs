@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod agent;
+pub mod apiserver;
 pub mod background;
 pub mod containerd;
 pub mod cri;
@@ -22,6 +23,7 @@ pub mod registry;
 pub mod script;
 pub mod stand_in;
 pub mod tcp_proxy;
+pub mod tenant;
 pub mod token_server;
 pub mod trials;
 pub mod unix_server;

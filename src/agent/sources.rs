@@ -1,0 +1,229 @@
+//! The lists in force: what every source last gave, in the order in which their lists merge.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::lists::{ListUpdate, Read};
+use crate::{desired::SourcedList, list::ListProblem, status::ListStatus};
+
+/// Where lists come from.
+#[derive(Debug, Clone, Default)]
+pub struct SourceNames {
+    /// Sources that are always there, in the order in which they were named.
+    pub named: Vec<Arc<str>>,
+    /// What stands for the lists that come and go, if there are such.
+    pub selector: Option<Arc<str>>,
+}
+
+/// One list source.
+#[derive(Debug, Default)]
+struct Source {
+    /// Whether it has told anything yet.
+    told: bool,
+    /// The last good list.
+    list: Option<SourcedList>,
+    problems: Vec<String>,
+}
+
+/// Lists that come and go.
+#[derive(Debug)]
+struct Selected {
+    name: Arc<str>,
+    /// Whether all were told once.
+    complete: bool,
+    told: bool,
+    problem: Option<String>,
+    /// In the order in which they merge.
+    lists: BTreeMap<Arc<str>, Source>,
+}
+
+/// All sources.
+#[derive(Debug)]
+pub(super) struct Sources {
+    named: Vec<(Arc<str>, Source)>,
+    selected: Option<Selected>,
+}
+
+/// What an update changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// What is in force.
+    InForce,
+    /// Nothing that is in force: the text cannot be used, or is out of reach.
+    Nothing,
+}
+
+impl Sources {
+    pub(super) fn new(names: SourceNames) -> Self {
+        let selected = |name| Selected { name, complete: false, told: false, problem: None, lists: BTreeMap::new() };
+        Self {
+            named: names.named.into_iter().map(|name| (name, Source::default())).collect(),
+            selected: names.selector.map(selected),
+        }
+    }
+
+    /// Takes an update in, and says what it changed. A source that nobody configured changes nothing.
+    pub(super) fn update(&mut self, update: ListUpdate) -> Change {
+        let ListUpdate { source: name, namespace, read } = update;
+        if let Some((_, source)) = self.named.iter_mut().find(|(named, _)| *named == name) {
+            return source.update(&name, namespace, read);
+        }
+        let Some(selected) = &mut self.selected else { return Change::Nothing };
+        if selected.name != name {
+            if matches!(read, Read::Gone) {
+                selected.lists.remove(&name);
+                tracing::info!(list = %name, "list is no longer selected");
+                return if selected.complete { Change::InForce } else { Change::Nothing };
+            }
+            let change = selected.lists.entry(name.clone()).or_default().update(&name, namespace, read);
+            // the others of the first round come first
+            return if selected.complete { change } else { Change::Nothing };
+        }
+        selected.told = true;
+        match read {
+            Read::Complete => {
+                selected.complete = true;
+                selected.problem = None;
+            }
+            Read::Nothing(why) | Read::OutOfReach(why) => {
+                tracing::warn!(list = %name, problem = %why, "the selected lists cannot be followed");
+                selected.problem = Some(why);
+            }
+            Read::List { .. } | Read::NotAList(_) | Read::Gone => {}
+        }
+        Change::InForce
+    }
+
+    /// The lists in force, in the order in which they merge; none before every source has told something, and before
+    /// any list was read.
+    pub(super) fn in_force(&self) -> Option<Vec<SourcedList>> {
+        let all_told = self.named.iter().all(|(_, s)| s.told) && self.selected.as_ref().is_none_or(|s| s.told);
+        let lists: Vec<SourcedList> = self.all().filter_map(|(_, s)| s.list.clone()).collect();
+        let none_selected = self.selected.as_ref().is_some_and(|s| s.complete);
+        (all_told && (none_selected || !lists.is_empty())).then_some(lists)
+    }
+
+    /// Why more could be wanted than the lists in force say.
+    pub(super) fn unread(&self) -> Option<String> {
+        if let Some(selected) = self.selected.as_ref().filter(|s| !s.complete) {
+            let why = selected.problem.as_deref().unwrap_or("the API server has not told them yet");
+            return Some(format!("the lists of {} were not read yet: {why}", selected.name));
+        }
+        let (name, source) = self.all().find(|(_, s)| s.list.is_none())?;
+        let why = source.problems.first().map_or(String::new(), |p| format!(": {p}"));
+        Some(format!("the list {name} was not read yet{why}"))
+    }
+
+    pub(super) fn status(&self) -> Vec<ListStatus> {
+        let row = |(name, source): (&Arc<str>, &Source)| ListStatus {
+            source: name.clone(),
+            revision: source.list.as_ref().map_or_else(|| "".into(), |l| l.revision.clone()),
+            problems: source.problems.clone(),
+        };
+        let mut rows: Vec<_> = self.all().map(row).collect();
+        if let Some((name, problem)) = self.selected.as_ref().and_then(|s| s.problem.as_ref().map(|p| (&s.name, p))) {
+            rows.push(ListStatus { source: name.clone(), revision: "".into(), problems: vec![problem.clone()] });
+        }
+        rows
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&Arc<str>, &Source)> {
+        let selected = self.selected.iter().flat_map(|s| &s.lists);
+        self.named.iter().map(|(name, source)| (name, source)).chain(selected)
+    }
+}
+
+impl Source {
+    fn update(&mut self, name: &Arc<str>, namespace: Option<Arc<str>>, read: Read) -> Change {
+        self.told = true;
+        match read {
+            Read::List { revision, list } => {
+                self.problems = ListStatus::lines(&list.problems);
+                tracing::info!(list = %name, revision = %revision, entries = list.entries.len(), problems = self.problems.len(), "list read");
+                for problem in &self.problems {
+                    tracing::warn!(list = %name, problem = %problem, "the list has a problem");
+                }
+                self.list = Some(SourcedList { source: name.clone(), revision, namespace, list });
+                return Change::InForce;
+            }
+            Read::NotAList(problem) => self.refuse(name, ListProblem::to_string(&problem)),
+            Read::Nothing(why) => self.refuse(name, why),
+            Read::OutOfReach(why) => {
+                tracing::warn!(list = %name, problem = %why, kept = self.kept(), "the list is out of reach");
+                self.problems = vec![why];
+            }
+            Read::Gone | Read::Complete => {}
+        }
+        // others may have waited for this source to tell anything
+        if self.list.is_none() { Change::InForce } else { Change::Nothing }
+    }
+
+    /// Keeps the last good list, and says what is wrong with the new text.
+    fn refuse(&mut self, name: &Arc<str>, problem: String) {
+        tracing::error!(list = %name, %problem, kept = self.kept(), "the list cannot be used");
+        self.problems = vec![problem];
+    }
+
+    fn kept(&self) -> &'static str {
+        self.list.as_ref().map_or("none was read before", |_| "the last good one stays in force")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources() -> Sources {
+        Sources::new(SourceNames { named: vec!["file".into()], selector: Some("team?x".into()) })
+    }
+
+    fn tell(sources: &mut Sources, source: &str, read: Read) -> Change {
+        sources.update(ListUpdate { source: source.into(), namespace: None, read })
+    }
+
+    fn names(sources: &Sources) -> Option<Vec<String>> {
+        sources.in_force().map(|lists| lists.iter().map(|l| l.source.to_string()).collect())
+    }
+
+    #[test]
+    fn nothing_is_in_force_before_every_source_has_told_something() {
+        let mut sources = sources();
+        assert_eq!(tell(&mut sources, "file", Read::of_text("images: []")), Change::InForce);
+        assert_eq!(names(&sources), None);
+        assert_eq!(tell(&mut sources, "team/b", Read::of_text("images: []")), Change::Nothing);
+        assert_eq!(tell(&mut sources, "team/a", Read::of_text("images: []")), Change::Nothing);
+        assert_eq!(tell(&mut sources, "team?x", Read::Complete), Change::InForce);
+        assert_eq!(names(&sources).unwrap(), ["file", "team/a", "team/b"]);
+        assert_eq!(sources.unread(), None);
+        assert_eq!(tell(&mut sources, "team/a", Read::Gone), Change::InForce);
+        assert_eq!(names(&sources).unwrap(), ["file", "team/b"]);
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_read_holds_up_no_other_and_is_told() {
+        let mut sources = sources();
+        tell(&mut sources, "team?x", Read::Nothing("forbidden".to_owned()));
+        tell(&mut sources, "file", Read::of_text("images: []"));
+        assert_eq!(names(&sources).unwrap(), ["file"]);
+        assert_eq!(sources.unread().unwrap(), "the lists of team?x were not read yet: forbidden");
+        tell(&mut sources, "team?x", Read::Complete);
+        tell(&mut sources, "team/a", Read::of_text("- a"));
+        assert!(sources.unread().unwrap().starts_with("the list team/a was not read yet: "));
+        assert_eq!(names(&sources).unwrap(), ["file"]);
+    }
+
+    #[test]
+    fn the_last_good_list_outlives_bad_texts_and_outages() {
+        let mut sources = Sources::new(SourceNames { named: vec!["a/b".into()], selector: None });
+        assert_eq!(tell(&mut sources, "a/b", Read::Nothing("absent".to_owned())), Change::InForce);
+        assert_eq!(names(&sources), None);
+        tell(&mut sources, "a/b", Read::of_text("images: [q.io/a:1]"));
+        for bad in [Read::of_text("["), Read::Nothing("deleted".into()), Read::OutOfReach("no answer".into())] {
+            assert_eq!(tell(&mut sources, "a/b", bad), Change::Nothing);
+            assert_eq!(names(&sources).unwrap(), ["a/b"]);
+            assert_eq!(sources.status()[0].problems.len(), 1);
+            assert!(!sources.status()[0].revision.is_empty());
+        }
+        tell(&mut sources, "a/b", Read::of_text("images: [q.io/a:1]"));
+        assert!(sources.status()[0].problems.is_empty());
+    }
+}

@@ -1,0 +1,38 @@
+//! Everything that is asked of the API server and written to it. Each part works with what its right allows, and says
+//! once which right is absent and which component of the manifests grants it.
+
+pub mod configmaps;
+pub mod node;
+pub mod rotation;
+pub mod secrets;
+pub mod watch;
+
+use std::time::Duration;
+
+use http::{HeaderValue, header::USER_AGENT};
+use kube::{Client, Config};
+
+/// A request that finds no open port is tried again soon enough by who makes it.
+const CONNECT_BOUND: Duration = Duration::from_secs(10);
+
+/// Why there is no way to the API server.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// Neither a kubeconfig nor a pod's service account.
+    #[error(
+        "no API server is configured; run in a pod with a service account, set KUBECONFIG, or name a file with --images"
+    )]
+    NoConfig(#[source] kube::config::InferConfigError),
+    /// The configuration cannot be used.
+    #[error("the API server's client cannot be made")]
+    Client(#[source] kube::Error),
+}
+
+/// A client for the API server: that of `KUBECONFIG`, else the one of the pod's service account. Sends nothing yet.
+pub async fn client() -> Result<Client, ClusterError> {
+    let mut config = Config::infer().await.map_err(ClusterError::NoConfig)?;
+    config.connect_timeout = Some(CONNECT_BOUND);
+    let agent = HeaderValue::from_static(concat!("prepull/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, agent));
+    Client::try_from(config).map_err(ClusterError::Client)
+}

@@ -1,0 +1,86 @@
+//! This node, by watch, and only while somebody needs to know about it.
+
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, Client};
+use tokio::sync::{mpsc, watch};
+
+use super::watch::{Told, Trouble, Watch};
+use crate::{
+    agent::cluster::{Needs, News},
+    node_view::{ConditionView, NodeView, TaintView},
+};
+
+/// The condition that this agent writes, where it may.
+pub const CONDITION: &str = "ImagesPrepulled";
+
+/// Follows this node, and tells the keeper and, by `seen`, who else looks. Ends when nobody listens.
+pub async fn follow(
+    client: Client,
+    name: String,
+    always: bool,
+    mut needs: watch::Receiver<Needs>,
+    news: mpsc::Sender<News>,
+    seen: watch::Sender<NodeView>,
+) {
+    loop {
+        if !always && needs.wait_for(|needs| needs.node).await.is_err() {
+            return;
+        }
+        let mut watch = Watch::one(Api::<Node>::all(client.clone()), &name);
+        loop {
+            let told = tokio::select! {
+                told = watch.next() => told,
+                ended = needs.wait_for(|needs| !needs.node), if !always => match ended {
+                    Ok(_) => break,
+                    Err(_) => return,
+                },
+            };
+            let view = look(&seen.borrow(), told, &name);
+            // a kubelet's heartbeat is no news
+            let differs = seen.send_if_modified(|old| {
+                let differs = *old != view;
+                old.clone_from(&view);
+                differs
+            });
+            if differs && news.send(News::Node(view)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What is known now: what was known before stays so while nothing newer is told.
+fn look(before: &NodeView, told: Told<Node>, name: &str) -> NodeView {
+    let problem = match told {
+        Told::All(nodes) => match nodes.into_iter().next() {
+            Some(node) => return view_of(node),
+            None => format!("the API server has no node {name}; set --node-name or NODE_NAME to the node's name"),
+        },
+        Told::Applied(node) => return view_of(node),
+        Told::Deleted(_) => format!("the node {name} was deleted from the API server"),
+        Told::Lost(Trouble::Forbidden(why)) => {
+            let remedy = format!("{why}; grant list and watch on nodes (component node-selection)");
+            tracing::warn!(node = name, problem = remedy, "this node cannot be watched");
+            remedy
+        }
+        Told::Lost(trouble) => trouble.to_string(),
+    };
+    NodeView { problem: Some(problem), ..before.clone() }
+}
+
+fn view_of(node: Node) -> NodeView {
+    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    let condition = conditions.into_iter().find(|c| c.type_ == CONDITION);
+    NodeView {
+        labels: Some(node.metadata.labels.unwrap_or_default()),
+        uid: node.metadata.uid.unwrap_or_default(),
+        taints: taints.into_iter().map(|t| TaintView { key: t.key, effect: t.effect }).collect(),
+        condition: condition.map(|c| ConditionView {
+            status: c.status,
+            reason: c.reason.unwrap_or_default(),
+            message: c.message.unwrap_or_default(),
+        }),
+        problem: None,
+    }
+}

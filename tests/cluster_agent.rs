@@ -1,0 +1,391 @@
+//! The agent in a cluster: a real API server, a real service account with the rights of the manifests, and a runtime
+//! in memory.
+
+mod support;
+
+use std::{future::Future, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use libtest_mimic::{Arguments, Trial};
+use serde_json::{Value, json};
+use support::{
+    apiserver::{ApiServer, ApiServerPart, Shared},
+    fake_cri::{FakeCri, Offer},
+    journal::Method,
+    tenant::{Tenant, create, wait_for},
+    trials::trial,
+};
+use tokio::time::{Instant, sleep};
+
+/// Long enough for a busy machine, and never waited for in full when all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let servers = Servers::default();
+    let trials = vec![
+        servers.shared("an_edit_reaches_the_runtime_at_once", edit),
+        servers.shared("deleted_and_made_again", deleted),
+        servers.shared("an_unparsable_edit_is_told_and_ignored", unparsable),
+        servers.shared("selected_lists_come_and_go", selected),
+        servers.shared("a_label_flips_an_entry", label),
+        servers.shared("a_missing_right_is_named", missing_right),
+        servers.shared("a_rotated_secret_ends_the_back_off", rotated),
+        servers.shared("a_service_account_brings_its_secrets", account),
+        servers.shared("only_secrets_of_the_lists_own_namespace", foreign_secret),
+        servers.shared("an_idle_agent_holds_one_watch", idle),
+        servers.own("an_outage_of_the_api_server", outage),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// The servers of the trials.
+#[derive(Clone, Default)]
+struct Servers(Arc<Shared>);
+
+impl Servers {
+    /// A trial on the server that all share.
+    fn shared<F, R>(&self, name: &str, run: F) -> Trial
+    where
+        F: FnOnce(Place) -> R + Send + 'static,
+        R: Future<Output = Result<()>>,
+    {
+        let servers = self.clone();
+        trial(name, ApiServerPart::find(), |part| run(Place { part, servers }))
+    }
+
+    /// A trial that needs a server of its own.
+    fn own<F, R>(&self, name: &str, run: F) -> Trial
+    where
+        F: FnOnce(ApiServerPart) -> R + Send + 'static,
+        R: Future<Output = Result<()>>,
+    {
+        trial(name, ApiServerPart::find(), run)
+    }
+}
+
+/// Where a trial runs.
+struct Place {
+    part: ApiServerPart,
+    servers: Servers,
+}
+
+impl Place {
+    async fn tenant(&self, name: &str) -> Result<Tenant<'_>> {
+        Tenant::new(self.servers.0.get(&self.part).await?, name).await
+    }
+}
+
+fn program() -> PathBuf {
+    env!("CARGO_BIN_EXE_prepull").into()
+}
+
+fn image(name: &str) -> String {
+    format!("registry.example.com/{name}:1")
+}
+
+fn list(images: &[&str]) -> String {
+    images.iter().fold("images:\n".to_owned(), |list, name| list + "  - " + &image(name) + "\n")
+}
+
+fn problems(status: &Value) -> String {
+    status["lists"].to_string()
+}
+
+async fn edit(place: Place) -> Result<()> {
+    let tenant = place.tenant("edit").await?;
+    let fake = FakeCri::start()?;
+    tenant.list(&list(&["first"])).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    let status = agent.until_warm(PATIENCE).await?;
+    ensure!(status["lists"][0]["source"] == "edit/prepull" && status["lists"][0]["revision"] != "", "{status:#}");
+    let mut took = Vec::new();
+    for n in 0..9 {
+        let name = format!("edit-{n}");
+        let began = Instant::now();
+        tenant.list(&list(&["first", &name])).await?;
+        let pulled = image(&name);
+        fake.journal().wait_until(PATIENCE, |j| j.of(Method::PullImage).any(|c| c.image == pulled)).await?;
+        took.push(began.elapsed());
+    }
+    took.sort();
+    eprintln!("edit to first PullImage: median {:?}, worst {:?}", took[4], took[8]);
+    ensure!(took[4] < Duration::from_millis(500), "the median is {:?}", took[4]);
+    Ok(())
+}
+
+async fn deleted(place: Place) -> Result<()> {
+    let tenant = place.tenant("deleted").await?;
+    let fake = FakeCri::start()?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    let absent = |s: &Value| problems(s).contains("does not exist") && s["warm"] == false;
+    agent.until(PATIENCE, "the list's absence is told", absent).await?;
+    tenant.list(&list(&["a"])).await?;
+    agent.until_warm(PATIENCE).await?;
+    tenant.delete_list("prepull").await?;
+    let gone = |s: &Value| problems(s).contains("was deleted");
+    let status = agent.until(PATIENCE, "the deletion is told", gone).await?;
+    ensure!(status["warm"] == true && status["images"][0]["image"] == image("a"), "the last list stays: {status:#}");
+    tenant.list(&list(&["b"])).await?;
+    let back = |s: &Value| s["images"][0]["image"] == image("b") && s["warm"] == true;
+    let status = agent.until(PATIENCE, "the new list is in force", back).await?;
+    ensure!(status["lists"][0]["problems"] == json!([]), "{status:#}");
+    Ok(())
+}
+
+async fn unparsable(place: Place) -> Result<()> {
+    let tenant = place.tenant("unparsable").await?;
+    let fake = FakeCri::start()?;
+    tenant.list(&list(&["a"])).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    let before = agent.until_warm(PATIENCE).await?;
+    tenant.list("images: [").await?;
+    let told = |s: &Value| problems(s).contains("not YAML");
+    let status = agent.until(PATIENCE, "the problem is told", told).await?;
+    ensure!(status["images"] == before["images"] || status["warm"] == true, "{status:#}");
+    ensure!(status["lists"][0]["revision"] == before["lists"][0]["revision"], "the revision is that in force");
+    tenant.list("images: [Bad//, 'registry.example.com/c:1']").await?;
+    let status = agent.until(PATIENCE, "the good entry counts", |s| s["images"][1]["state"] == "Present").await?;
+    ensure!(status["images"][0]["state"] == "Invalid" && !problems(&status).contains("YAML"), "{status:#}");
+    Ok(())
+}
+
+async fn selected(place: Place) -> Result<()> {
+    let tenant = place.tenant("selected").await?;
+    let fake = FakeCri::start()?;
+    tenant.grant(json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"]}])).await?;
+    tenant.list(&list(&["own"])).await?;
+    let label = json!({"prepull.dev/list": "true"});
+    tenant.list_in("selected", "team-b", &list(&["b"]), label.clone()).await?;
+    tenant.list_in("selected", "team-a", &list(&["a"]), label.clone()).await?;
+    tenant.list_in("selected", "other", &list(&["other"]), json!({})).await?;
+    let flags = ["--configmap-selector", "prepull.dev/list=true", "--configmap-namespace", "selected"];
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &flags)?;
+    let images = |s: &Value| -> Vec<String> {
+        let rows = s["images"].as_array().cloned().unwrap_or_default();
+        rows.iter().filter_map(|i| Some(i["image"].as_str()?.to_owned())).collect()
+    };
+    let status = agent.until_warm(PATIENCE).await?;
+    ensure!(images(&status) == [image("own"), image("a"), image("b")], "{status:#}");
+    tenant.list_in("selected", "team-c", &list(&["c"]), label.clone()).await?;
+    agent.until(PATIENCE, "a new list counts", |s| images(s).contains(&image("c"))).await?;
+    // one leaves by its label, one by its end
+    tenant.list_in("selected", "team-b", &list(&["b"]), json!({"prepull.dev/list": "false"})).await?;
+    tenant.delete_list("team-a").await?;
+    let left = |s: &Value| images(s) == [image("own"), image("c")] && s["warm"] == true;
+    agent.until(PATIENCE, "lists that left count no more", left).await?;
+    tenant.list_in("selected", "team-c", "- nonsense", label).await?;
+    let told = |s: &Value| problems(s).contains("must be a mapping");
+    let status = agent.until(PATIENCE, "the problem is told", told).await?;
+    ensure!(images(&status).contains(&image("c")), "{status:#}");
+    Ok(())
+}
+
+async fn label(place: Place) -> Result<()> {
+    let tenant = place.tenant("label").await?;
+    let fake = FakeCri::start()?;
+    let text = format!(
+        "images:\n  - {}\n  - {{image: '{}', nodeSelector: {{accelerator: h100}}}}\n",
+        image("plain"),
+        image("gpu")
+    );
+    tenant.list(&text).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    let waits = |s: &Value| s["images"][1]["reason"] == "labels" && s["images"][0]["state"] == "Present";
+    let status = agent.until(PATIENCE, "the entry waits for the labels", waits).await?;
+    ensure!(status["warm"] == false, "{status:#}");
+    let why = |s: &Value| s["notWarmReason"].as_str().is_some_and(|r| r.contains("component node-selection"));
+    agent.until(PATIENCE, "the missing right is named", why).await?;
+    tenant.grant_everywhere(json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}])).await?;
+    let elsewhere = |s: &Value| s["images"][1]["state"] == "NotForThisNode" && s["warm"] == true;
+    agent.until(PATIENCE, "the labels are known", elsewhere).await?;
+    let began = Instant::now();
+    tenant.patch_node(json!({"metadata": {"labels": {"accelerator": "h100"}}})).await?;
+    agent.until_image(PATIENCE, &image("gpu"), "Present").await?;
+    ensure!(began.elapsed() < Duration::from_secs(1), "the label took {:?}", began.elapsed());
+    tenant.patch_node(json!({"metadata": {"labels": {"accelerator": null}}})).await?;
+    agent.until_image(PATIENCE, &image("gpu"), "NotForThisNode").await?;
+    // the node is watched no longer than an entry needs it
+    tenant.list(&list(&["plain"])).await?;
+    agent.until(PATIENCE, "the entry is gone", |s| s["images"].as_array().is_some_and(|i| i.len() == 1)).await?;
+    let user = tenant.user();
+    let asked = tenant.server.requests_since(0, &user)?;
+    let nodes: Vec<_> = asked.iter().filter(|a| a.uri.contains("/nodes")).collect();
+    ensure!(nodes.iter().all(|a| a.uri.contains("metadata.name%3Dlabel")), "only the own node: {nodes:?}");
+    no_watch_on(&tenant, "/nodes").await
+}
+
+async fn missing_right(place: Place) -> Result<()> {
+    let tenant = place.tenant("missing-right").await?;
+    let fake = FakeCri::start()?;
+    tenant.list_in("missing-right", "another", &list(&["a"]), json!({})).await?;
+    let agent = tenant.agent(&program(), &fake.socket(), &["--configmap", "missing-right/another"])?;
+    let told = |s: &Value| problems(s).contains("grant list and watch on this ConfigMap");
+    let status = agent.until(PATIENCE, "the right is named", told).await?;
+    ensure!(status["warm"] == false, "{status:#}");
+    sleep(Duration::from_secs(3)).await;
+    let lines = agent.log().lines().filter(|l| l.contains("forbidden") || l.contains("403")).count();
+    ensure!(lines == 1, "told once, not for each try:\n{}", agent.log());
+    Ok(())
+}
+
+/// An image that only this user may pull.
+fn private(fake: &FakeCri, name: &str, password: &str) {
+    let logins = vec![("user".to_owned(), password.to_owned())];
+    fake.offer(&image(name), Offer { logins, ..Offer::default() });
+}
+
+fn may_read(secrets: &[&str], accounts: &[&str]) -> Value {
+    let verbs = ["get", "list", "watch"];
+    json!([
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": secrets, "verbs": verbs},
+        {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": accounts, "verbs": verbs},
+    ])
+}
+
+async fn rotated(place: Place) -> Result<()> {
+    let tenant = place.tenant("rotated").await?;
+    let fake = FakeCri::start()?;
+    private(&fake, "app", "new");
+    tenant.list(&format!("images: [{{image: '{}', imagePullSecrets: [{{name: login}}]}}]", image("app"))).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    let row = agent.until_image(PATIENCE, &image("app"), "BackOff").await?;
+    let text = row["problems"].to_string();
+    ensure!(
+        text.contains("secret rotated/login may not be read") && text.contains("component pull-secrets"),
+        "the missing right is named: {row:#}"
+    );
+    // the right comes, and the secret is not there yet
+    tenant.grant(may_read(&["login"], &[])).await?;
+    let absent = |s: &Value| s["images"][0]["problems"].to_string().contains("secret rotated/login does not exist");
+    agent.until(PATIENCE, "its absence is told", absent).await?;
+    // both of what follows come at once, although a back-off of at least 10 s began
+    agent.until_image(PATIENCE, &image("app"), "BackOff").await?;
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    tenant.pull_secret("rotated", "login", "registry.example.com", ("user", "old")).await?;
+    let tried = |s: &Value| s["images"][0]["problems"] == json!([]) && s["images"][0]["state"] == "BackOff";
+    agent.until(PATIENCE, "the new secret was tried", tried).await?;
+    ensure!(began.elapsed() < Duration::from_secs(2), "the creation took {:?}", began.elapsed());
+    sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    tenant.pull_secret("rotated", "login", "registry.example.com", ("user", "new")).await?;
+    let row = agent.until_image(PATIENCE, &image("app"), "Present").await?;
+    eprintln!("rotation to presence: {:?}", began.elapsed());
+    ensure!(began.elapsed() < Duration::from_secs(2), "the rotation took {:?}", began.elapsed());
+    ensure!(row["credential"].as_str().is_some_and(|c| c.contains("rotated/login")), "{row:#}");
+    no_watch_on(&tenant, "/secrets").await
+}
+
+/// Waits until the agent watches nothing of a kind.
+async fn no_watch_on(tenant: &Tenant<'_>, kind: &str) -> Result<()> {
+    wait_for(PATIENCE, &format!("no watch on {kind} stands"), async || {
+        let asked = tenant.server.requests_since(0, &tenant.user())?;
+        let watches: Vec<_> = asked.iter().filter(|a| a.verb == "watch" && a.uri.contains(kind)).collect();
+        let count = |stage: &str| watches.iter().filter(|a| a.stage == stage && a.code == 200).count();
+        ensure!(watches.iter().all(|a| a.uri.contains("metadata.name%3D")), "by name only: {watches:?}");
+        Ok((count("ResponseStarted") == count("ResponseComplete")).then_some(()))
+    })
+    .await
+}
+
+async fn account(place: Place) -> Result<()> {
+    let tenant = place.tenant("account").await?;
+    let fake = FakeCri::start()?;
+    private(&fake, "app", "right");
+    tenant.grant(may_read(&["login"], &["runner"])).await?;
+    tenant.pull_secret("account", "login", "registry.example.com", ("user", "right")).await?;
+    tenant.list(&format!("images: [{{image: '{}', serviceAccountName: runner}}]", image("app"))).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    let absent =
+        |s: &Value| s["images"][0]["problems"].to_string().contains("service account account/runner does not exist");
+    agent.until(PATIENCE, "the account's absence is told", absent).await?;
+    agent.until_image(PATIENCE, &image("app"), "BackOff").await?;
+    let runner = json!({"metadata": {"name": "runner"}, "imagePullSecrets": [{"name": "login"}]});
+    let began = Instant::now();
+    create::<ServiceAccount>(&tenant.api(), runner).await?;
+    let row = agent.until_image(PATIENCE, &image("app"), "Present").await?;
+    ensure!(began.elapsed() < Duration::from_secs(3), "the account took {:?}", began.elapsed());
+    ensure!(row["credential"].as_str().is_some_and(|c| c.contains("account/login")), "{row:#}");
+    Ok(())
+}
+
+async fn foreign_secret(place: Place) -> Result<()> {
+    let tenant = place.tenant("foreign").await?;
+    let other = place.tenant("foreign-team").await?;
+    let fake = FakeCri::start()?;
+    private(&fake, "app", "right");
+    // the agent may read the secret of its own namespace, but the list is the team's
+    tenant.grant(may_read(&["login"], &[])).await?;
+    tenant.pull_secret("foreign", "login", "registry.example.com", ("user", "right")).await?;
+    let lists = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"]}]);
+    tenant.grant_in("foreign-team", lists).await?;
+    tenant.grant_in("foreign-team", may_read(&["login"], &[])).await?;
+    let text = format!("images: [{{image: '{}', imagePullSecrets: [{{name: login}}]}}]", image("app"));
+    other.list_in("foreign-team", "team", &text, json!({"list": "yes"})).await?;
+    tenant.list("images: []").await?;
+    let flags = ["--configmap-selector", "list=yes", "--configmap-namespace", "foreign-team"];
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &flags)?;
+    let row = agent.until_image(PATIENCE, &image("app"), "BackOff").await?;
+    ensure!(row["problems"].to_string().contains("secret foreign-team/login does not exist"), "{row:#}");
+    let asked = tenant.server.requests_since(0, &tenant.user())?;
+    let secrets: Vec<_> = asked.iter().filter(|a| a.uri.contains("/secrets")).collect();
+    ensure!(
+        !secrets.is_empty() && secrets.iter().all(|a| a.uri.contains("/namespaces/foreign-team/")),
+        "only the list's own namespace is asked: {secrets:?}"
+    );
+    Ok(())
+}
+
+async fn idle(place: Place) -> Result<()> {
+    let tenant = place.tenant("idle").await?;
+    let fake = FakeCri::start()?;
+    tenant.list(&list(&["a"])).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    agent.until_warm(PATIENCE).await?;
+    sleep(Duration::from_secs(3)).await;
+    let mark = tenant.server.audit_mark()?;
+    sleep(Duration::from_secs(30)).await;
+    let asked = tenant.server.requests_since(mark, &tenant.user())?;
+    ensure!(asked.is_empty(), "an idle agent asks for nothing: {asked:?}");
+    let all = tenant.server.requests_since(0, &tenant.user())?;
+    let begun = |stage: &str| all.iter().filter(|a| a.verb == "watch" && a.stage == stage).count();
+    ensure!(begun("ResponseStarted") - begun("ResponseComplete") == 1, "one watch stands: {all:?}");
+    eprintln!(
+        "all requests of a warm agent: {:?}",
+        all.iter().map(|a| format!("{} {}", a.verb, a.uri)).collect::<Vec<_>>()
+    );
+    eprintln!("resident: {} KiB", agent.resident_bytes()? / 1024);
+    Ok(())
+}
+
+async fn outage(part: ApiServerPart) -> Result<()> {
+    let mut server = ApiServer::start(&part).await?;
+    let fake = FakeCri::start()?;
+    fake.offer(&image("slow"), Offer { takes: Duration::from_secs(4), ..Offer::default() });
+    let agent = {
+        let tenant = Tenant::new(&server, "outage").await?;
+        tenant.list(&list(&["slow"])).await?;
+        tenant.agent_on_list(&program(), &fake.socket(), &[])?
+    };
+    agent.until_image(PATIENCE, &image("slow"), "Pulling").await?;
+    server.close();
+    let told = |s: &Value| problems(s).contains("does not answer");
+    let status = agent.until(PATIENCE, "the outage is told", told).await?;
+    ensure!(status["lists"][0]["revision"] != "", "{status:#}");
+    let status = agent.until_warm(PATIENCE).await?;
+    ensure!(status["images"][0]["image"] == image("slow"), "pulls go on: {status:#}");
+    fake.take(&image("slow"));
+    ensure!(agent.get("/healthz").await?.0 == 200);
+    sleep(Duration::from_secs(5)).await;
+    server.open().await?;
+    let admin = server.admin().await.context("admin")?;
+    let maps: kube::Api<ConfigMap> = kube::Api::namespaced(admin, "outage");
+    let patch = json!({"data": {"images.yaml": list(&["after"])}});
+    maps.patch("prepull", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(patch)).await?;
+    let began = Instant::now();
+    let back = |s: &Value| s["images"][0]["image"] == image("after") && s["lists"][0]["problems"] == json!([]);
+    agent.until(PATIENCE, "the new list is in force", back).await?;
+    ensure!(began.elapsed() < Duration::from_secs(25), "it took {:?}", began.elapsed());
+    Ok(())
+}
