@@ -284,7 +284,10 @@ mod tests {
             (answer(r#""cacheKeyType":"Image""#) + " {}", "its answer is no"),
             (answer(r#""cacheKeyType":"Image""#).replace("Response", "Request"), "it answered with kind"),
             (answer(r#""cacheKeyType":"Image""#).replace("/v1", "/v1beta1"), "it answered in version"),
-            (answer(r#""cacheKeyType":"Image""#).replace("CredentialProviderResponse", "hunter2"), "it answered with kind"),
+            (
+                answer(r#""cacheKeyType":"Image""#).replace("CredentialProviderResponse", "hunter2"),
+                "it answered with kind",
+            ),
             (answer(r#""cacheKeyType":"Image""#).replace("credentialprovider.", "hunter2"), "it answered in version"),
             ("{}".into(), "it answered in version ``"),
         ] {
