@@ -3,11 +3,14 @@
 use super::REDACTED;
 
 /// Names behind which a secret stands in JSON, in forms and in headers.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 17] = [
     "password",
     "passwd",
     "secret",
     "client_secret",
+    "client_assertion",
+    "assertion",
+    "webidentitytoken",
     "token",
     "access_token",
     "refresh_token",
