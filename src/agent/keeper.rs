@@ -382,8 +382,8 @@ impl<R: Reporter> Keeper<R> {
             return;
         }
         self.look_again = false;
-        let (to_ask, began) = (self.stock.to_ask(), self.clock.now());
-        self.looks.spawn(async move { runtime.look(to_ask, began).await });
+        let (targets, began) = (self.stock.desired().targets.clone(), self.clock.now());
+        self.looks.spawn(async move { runtime.look(targets, began).await });
     }
 
     fn look_soon(&mut self) {
