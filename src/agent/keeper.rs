@@ -112,6 +112,8 @@ pub struct Keeper<R> {
     reporter: R,
     stock: Stock,
     runtime: Option<Runtime>,
+    /// Why it does not answer.
+    runtime_problem: Option<String>,
     was_linked: bool,
     looks: JoinSet<Result<Observation, RpcStatus>>,
     /// Something happened while a look was under way that it may have missed.
@@ -146,6 +148,7 @@ impl<R: Reporter> Keeper<R> {
             // where each image has one attempt, none waits for another one's registry
             stock: Stock::new(settings.once.is_none_or(|o| o.retry_until.is_some())),
             runtime: None,
+            runtime_problem: None,
             was_linked: false,
             looks: JoinSet::new(),
             look_again: false,
@@ -199,11 +202,13 @@ impl<R: Reporter> Keeper<R> {
     /// Whether this keeper works once, and has.
     fn finished(&self) -> bool {
         let Some(once) = self.once else { return false };
-        let patient = once.retry_until.is_some_and(|until| self.clock.now() < until);
-        if self.runtime.is_none() && self.was_linked && !patient {
-            return true;
+        if once.retry_until.is_some_and(|until| self.clock.now() >= until) {
+            // what runs may end; what still waits would wait beyond the time that was given
+            return self.pulling.is_empty();
         }
-        self.stock.list_read() && self.stock.looked() && self.stock.at_rest(patient)
+        let gone = self.runtime.is_none() && self.was_linked;
+        let at_rest = self.stock.list_read() && self.stock.looked() && self.stock.at_rest(once.retry_until.is_some());
+        at_rest || (gone && once.retry_until.is_none())
     }
 
     /// Plans, starts what may start, and tells what changed.
@@ -349,6 +354,7 @@ impl<R: Reporter> Keeper<R> {
             LinkEvent::Up(runtime) => {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
                 self.runtime = Some(*runtime);
+                self.runtime_problem = None;
                 if self.was_linked {
                     self.stock.runtime_back(self.clock.now());
                 }
@@ -360,6 +366,7 @@ impl<R: Reporter> Keeper<R> {
             LinkEvent::Down(reason) => {
                 tracing::warn!(%reason, "the runtime does not answer; waiting for it");
                 self.runtime = None;
+                self.runtime_problem = Some(reason);
                 self.stock.runtime_gone();
             }
         }
@@ -368,14 +375,18 @@ impl<R: Reporter> Keeper<R> {
     /// Looks at the store; again afterwards where a look is under way.
     fn look(&mut self) {
         self.next_look = Instant::now() + self.resync;
+        // without a list there is nothing to look for, and the first list looks by itself
+        if !self.stock.list_read() {
+            return;
+        }
         let Some(runtime) = self.runtime.clone() else { return };
         if !self.looks.is_empty() {
             self.look_again = true;
             return;
         }
         self.look_again = false;
-        let (to_ask, began) = (self.stock.to_ask(), self.clock.now());
-        self.looks.spawn(async move { runtime.look(to_ask, began).await });
+        let (targets, began) = (self.stock.desired().targets.clone(), self.clock.now());
+        self.looks.spawn(async move { runtime.look(targets, began).await });
     }
 
     fn look_soon(&mut self) {
@@ -431,6 +442,7 @@ impl<R: Reporter> Keeper<R> {
         let problems = |key: &TargetKey| self.credential_problems.get(key).cloned().unwrap_or_default();
         let mut status = Status {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
+            runtime_problem: self.runtime_problem.clone(),
             lists: self.sources.status(),
             ..Status::of(&self.stock, self.stock.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
