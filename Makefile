@@ -27,11 +27,12 @@ lint: ## formatting and clippy, warnings as errors
 bench: ## whole-job ratios on a real containerd, an idle agent, and the pure parts
 	@hack/install-parts
 	@$(CARGO) build --quiet --release --bin prepull
-	@PREPULL_BIN="$(TARGET)/release/prepull" $(CARGO) bench --quiet
+	@PREPULL_BIN="$(TARGET)/release/prepull" $(CARGO) bench --quiet --profile dev --bench warming --bench idle
+	@$(CARGO) bench --quiet --bench pure
 
 idle: ## memory and CPU of an idle agent with 200 images, over a minute
 	@$(CARGO) build --quiet --release --bin prepull
-	@PREPULL_BIN="$(TARGET)/release/prepull" $(CARGO) bench --quiet --bench idle
+	@PREPULL_BIN="$(TARGET)/release/prepull" $(CARGO) bench --quiet --profile dev --bench idle
 
 conformance: ## compares names, policies, credentials and plugins with the kubelet's own packages (needs Go)
 	@PREPULL_TEST_REQUIRE_ALL=1 $(CARGO) test --test conformance

@@ -1,5 +1,6 @@
 //! The daemon: wires list sources, runtime, keeper and HTTP together. ARCHITECTURE.md draws the tasks and channels.
 
+mod attempt;
 mod cleanup;
 pub mod cluster;
 pub mod inotify;

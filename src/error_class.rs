@@ -362,6 +362,7 @@ pub fn classify(image: &ImageRef, code: Code, text: &str) -> ErrorClass {
         Code::NotFound => ErrorClass::NotFound,
         Code::InvalidArgument => ErrorClass::InvalidName,
         Code::Cancelled => ErrorClass::Stalled,
+        Code::Other("PermissionDenied" | "Unauthenticated") => ErrorClass::Unauthorized,
         _ => ErrorClass::Unknown,
     }
 }

@@ -21,6 +21,9 @@ use kube::{Client, Config};
 /// A request that finds no open port is tried again soon enough by who makes it.
 const CONNECT_BOUND: Duration = Duration::from_secs(10);
 
+/// No answer takes longer, and a watch brings bookmarks or its end more often: this finds connections that died unheard.
+const SILENCE_BOUND: Duration = Duration::from_mins(5);
+
 /// Why there is no way to the API server.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -38,6 +41,8 @@ pub enum ClusterError {
 pub async fn client() -> Result<Client, ClusterError> {
     let mut config = Config::infer().await.map_err(ClusterError::NoConfig)?;
     config.connect_timeout = Some(CONNECT_BOUND);
+    config.read_timeout = Some(SILENCE_BOUND);
+    config.reset_reader_on_write = true;
     let agent = HeaderValue::from_static(concat!("prepull/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
     Client::try_from(config).map_err(ClusterError::Client)

@@ -13,7 +13,11 @@ pub fn text(status: &Status) -> String {
     let mut out = String::new();
     // writing into a String cannot fail
     let _ = writeln!(out, "prepull on {}", status.node);
-    let runtime = if status.runtime.is_empty() { "does not answer" } else { &status.runtime };
+    let runtime = match &status.runtime_problem {
+        Some(problem) => format!("does not answer: {}", one_line(problem)),
+        None if status.runtime.is_empty() => "has not answered yet".to_owned(),
+        None => status.runtime.clone(),
+    };
     let _ = writeln!(out, "runtime: {runtime}");
     for list in &status.lists {
         let revision = if list.revision.is_empty() { "none read yet" } else { &list.revision };

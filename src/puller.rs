@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
+use zeroize::Zeroizing;
 
 use crate::{
     credentials::{Auth, Credential},
@@ -26,7 +27,7 @@ pub async fn pull(runtime: &Runtime, target: &Target, credentials: &[Credential]
     let tries: Vec<Option<&Credential>> =
         if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };
     for credential in tries {
-        match timeout_at(deadline, try_one(runtime, target, credential)).await {
+        match timeout_at(deadline, try_one(runtime, target, credential, credentials)).await {
             Err(_) => return Outcome::Failed(timed_out(bound)),
             Ok(Try::Pulled(stored)) => {
                 let credential =
@@ -52,7 +53,8 @@ enum Try {
     Interrupted,
 }
 
-async fn try_one(runtime: &Runtime, target: &Target, credential: Option<&Credential>) -> Try {
+/// One try. No error shows anything of any of the credentials: a server may remember what it was sent before.
+async fn try_one(runtime: &Runtime, target: &Target, credential: Option<&Credential>, all: &[Credential]) -> Try {
     let namespace = target.pull_secrets.first().and_then(|s| s.namespace.as_deref());
     let auth = credential.map(|c| c.auth.to_cri());
     match runtime.pull(spec_of(target), auth, namespace).await {
@@ -60,8 +62,8 @@ async fn try_one(runtime: &Runtime, target: &Target, credential: Option<&Credent
         // the connection ended under the call: the runtime's end, not the image's
         Err(status) if lost(&status) => Try::Interrupted,
         Err(status) => {
-            let secrets = credential.map(|c| secrets_of(&c.auth)).unwrap_or_default();
-            let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+            let secrets: Vec<_> = all.iter().flat_map(|c| secrets_of(&c.auth)).collect();
+            let secrets: Vec<&str> = secrets.iter().map(|secret| secret.as_str()).collect();
             let code = Code::from_number(status.code().into());
             Try::Failed(PullError::from_runtime(&target.image, code, status.message(), &secrets))
         }
@@ -84,14 +86,13 @@ async fn what_came(runtime: &Runtime, target: &Target, image_ref: &str) -> Store
     }
 }
 
-/// Texts that a registry could echo.
-fn secrets_of(auth: &Auth) -> Vec<String> {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let password = auth.password.expose_secret().to_owned();
-    let basic = STANDARD.encode(format!("{}:{password}", auth.username));
+/// Texts that a registry could echo. User and password together are what basic authentication encodes.
+fn secrets_of(auth: &Auth) -> Vec<Zeroizing<String>> {
+    let password = auth.password.expose_secret();
+    let pair = (!password.is_empty()).then(|| format!("{}:{password}", auth.username));
     let tokens = [&auth.identity_token, &auth.registry_token];
     let tokens = tokens.into_iter().flatten().map(|t| t.expose_secret().to_owned());
-    [password, basic].into_iter().chain(tokens).filter(|s| !s.is_empty()).collect()
+    pair.into_iter().chain([password.to_owned()]).chain(tokens).map(Zeroizing::new).collect()
 }
 
 fn timed_out(bound: Duration) -> PullError {

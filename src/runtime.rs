@@ -9,7 +9,7 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 pub use connection::Closed;
 pub use endpoint::Endpoint;
 use tokio::time::{Instant, timeout};
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     cri::{
@@ -92,23 +92,36 @@ impl Runtime {
         let mut client = RuntimeServiceClient::new(channel.clone());
         let began = Instant::now();
         let answer = timeout(HELLO_TIMEOUT, client.version(VersionRequest { version: "v1".into() })).await;
-        let version = match answer {
-            Ok(answer) => {
-                let code = answer.as_ref().map_or_else(|status| code_name(status), |_| "OK");
-                observer("Version", code, began.elapsed());
-                answer.map_err(|status| hello(one_line(status.message())))?.into_inner()
-            }
-            Err(_) => return Err(hello(format!("no answer within {} s", HELLO_TIMEOUT.as_secs()))),
+        let Ok(answer) = answer else {
+            return Err(hello(format!("no answer within {} s", HELLO_TIMEOUT.as_secs())));
         };
-        Ok(Self {
+        let code = answer.as_ref().map_or_else(|status| code_name(status), |_| "OK");
+        observer("Version", code, began.elapsed());
+        let mut runtime = Self {
             images: ImageServiceClient::new(channel)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
             endpoint: endpoint.clone(),
-            version,
+            version: VersionResponse::default(),
             closed,
             observer,
-        })
+        };
+        match answer {
+            Ok(version) => runtime.version = version.into_inner(),
+            // the kubelet can be given an image service of its own, which need not be a runtime
+            Err(status) if status.code() == Code::Unimplemented && runtime.serves_images().await => {
+                "image service".clone_into(&mut runtime.version.runtime_name);
+            }
+            Err(status) => return Err(hello(one_line(status.message()))),
+        }
+        Ok(runtime)
+    }
+
+    /// Whether the image service of CRI version 1 answers. What it says does not matter.
+    async fn serves_images(&self) -> bool {
+        let probe = ImageSpec { image: "prepull.invalid/probe:1".to_owned(), ..ImageSpec::default() };
+        let answer = timeout(HELLO_TIMEOUT, self.status(probe)).await;
+        answer.is_ok_and(|answer| answer.err().is_none_or(|status| status.code() != Code::Unimplemented))
     }
 
     /// The socket.

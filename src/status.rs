@@ -43,6 +43,8 @@ pub struct Status {
     pub node: Arc<str>,
     /// Name and version of the runtime; empty while it does not answer.
     pub runtime: String,
+    /// Why it does not answer; null while it does.
+    pub runtime_problem: Option<String>,
     /// Lists in force.
     pub lists: Vec<ListStatus>,
     /// Whether the node is warm.

@@ -280,11 +280,6 @@ impl Stock {
         })
     }
 
-    /// Targets that want the runtime's own word on their name, see [`Observation::needs_asking`].
-    pub fn to_ask(&self) -> Vec<Target> {
-        self.desired.targets.iter().filter(|t| Observation::needs_asking(t)).cloned().collect()
-    }
-
     fn event(&mut self, index: usize, event: Event, now: Moment) {
         let tracked = &mut self.tracked[index];
         let before = std::mem::replace(&mut tracked.state, ImageState::NotForThisNode);

@@ -191,6 +191,28 @@ async fn pull_uses_each_credential_in_turn() {
     assert!(!stdout(&output).contains("secret-2") && !stderr(&output).contains("secret-2"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pull_ends_when_its_runtime_does() {
+    let (mut fake, socket, folder) = fake().await;
+    fake.script().add(support::script::Rule::hang(Method::PullImage));
+    let (journal, at) = (fake.journal().clone(), folder.path().to_owned());
+    let pull = std::thread::spawn(move || prepull(&at, &["pull", "--runtime-endpoint", &socket, "quay.io/a:1"]));
+    journal.wait_until(std::time::Duration::from_secs(30), |j| j.pulling() == 1).await.unwrap();
+    fake.close();
+    let output = pull.join().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("the container runtime closed the connection"), "{output:?}");
+}
+
+#[test]
+fn pull_gives_up_on_an_absent_runtime_when_its_time_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["pull", "--retry-for", "1s", "--runtime-endpoint", "/nowhere/cri.sock", "quay.io/a:1"];
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("there is no such socket"), "{output:?}");
+}
+
 #[test]
 fn pull_without_a_runtime_says_so_at_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -201,5 +223,16 @@ fn pull_without_a_runtime_says_so_at_once() {
         "prepull: cannot connect to the container runtime at unix:///nowhere/cri.sock: there is no such socket; is the runtime running, and its folder mounted?\n"
     );
     assert_eq!(prepull(folder.path(), &["pull"]).status.code(), Some(2));
+    for (flags, remedy) in [
+        (&["agent"][..], "give --images FILE, --configmap NAMESPACE/NAME or --configmap-selector"),
+        (&["agent", "--images", "x", "--configmap", "a/b"], "leave one out"),
+        (&["agent", "--images", "x", "--node-writes", "label"], "use --configmap, or leave it out"),
+        (&["agent", "--configmap-selector", "a=b"], "add --configmap-namespace"),
+        (&["agent", "--configmap", "a"], "write NAMESPACE/NAME"),
+    ] {
+        let output = prepull(folder.path(), flags);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(remedy), "{flags:?}: {output:?}");
+    }
     assert_eq!(prepull(folder.path(), &["pull", "--runtime-endpoint", "tcp://x", "a"]).status.code(), Some(2));
 }

@@ -15,6 +15,7 @@ use tonic::Status as RpcStatus;
 
 use super::{
     ReadyWhen, Reporter,
+    attempt::{self, Done, attempt},
     cluster::{Cluster, News, replace_if_new},
     link::LinkEvent,
     lists::ListUpdate,
@@ -23,19 +24,14 @@ use super::{
 };
 use crate::{
     clock::{Clock, Moment},
-    credentials::{
-        Source as CredentialSource,
-        lookup::{self, Credentials, Request},
-    },
-    desired::{Desired, Target, TargetKey},
+    credentials::lookup::Credentials,
+    desired::{Desired, TargetKey},
     http::Query,
     image_state::ImageState,
     list::affinity::NodeFacts,
     metrics::Metrics,
     node_view::NodeView,
     plan::Action,
-    pull_secrets::{Fetched, PullSecrets, Seen},
-    puller,
     runtime::{Runtime, code_name},
     status::Status,
     stock::{Observation, Outcome, Stock, Warmth},
@@ -84,18 +80,6 @@ pub struct Once {
     pub retry_until: Option<Moment>,
 }
 
-/// A pull that ended.
-struct Done {
-    key: TargetKey,
-    began: Moment,
-    outcome: Outcome,
-    lookups: Vec<(CredentialSource, lookup::Outcome)>,
-    /// What was wrong while credentials were looked for.
-    problems: Vec<String>,
-    /// The Secrets and service accounts that it used.
-    seen: Vec<Seen>,
-}
-
 /// The keeper of the stock.
 pub struct Keeper<R> {
     node: NodeFacts,
@@ -112,6 +96,8 @@ pub struct Keeper<R> {
     reporter: R,
     stock: Stock,
     runtime: Option<Runtime>,
+    /// Why it does not answer.
+    runtime_problem: Option<String>,
     was_linked: bool,
     looks: JoinSet<Result<Observation, RpcStatus>>,
     /// Something happened while a look was under way that it may have missed.
@@ -123,9 +109,8 @@ pub struct Keeper<R> {
     warm: Option<bool>,
     warmed_once: bool,
     once: Option<Once>,
-    credentials: Arc<Credentials>,
-    /// What was wrong with the credentials of each image, at its last attempt.
-    credential_problems: HashMap<TargetKey, Vec<String>>,
+    credentials: attempt::Sources,
+    credential_problems: attempt::Problems,
 }
 
 impl<R: Reporter> Keeper<R> {
@@ -138,6 +123,7 @@ impl<R: Reporter> Keeper<R> {
             ready_when: settings.ready_when,
             node_problem: None,
             sources: Sources::new(settings.sources),
+            credentials: attempt::Sources { named: settings.cluster.pull_secrets(), node: settings.credentials },
             cluster: settings.cluster,
             rotation: Rotation::default(),
             metrics,
@@ -146,6 +132,7 @@ impl<R: Reporter> Keeper<R> {
             // where each image has one attempt, none waits for another one's registry
             stock: Stock::new(settings.once.is_none_or(|o| o.retry_until.is_some())),
             runtime: None,
+            runtime_problem: None,
             was_linked: false,
             looks: JoinSet::new(),
             look_again: false,
@@ -156,8 +143,7 @@ impl<R: Reporter> Keeper<R> {
             warm: None,
             warmed_once: false,
             once: settings.once,
-            credentials: settings.credentials,
-            credential_problems: HashMap::new(),
+            credential_problems: attempt::Problems::default(),
         }
     }
 
@@ -199,11 +185,13 @@ impl<R: Reporter> Keeper<R> {
     /// Whether this keeper works once, and has.
     fn finished(&self) -> bool {
         let Some(once) = self.once else { return false };
-        let patient = once.retry_until.is_some_and(|until| self.clock.now() < until);
-        if self.runtime.is_none() && self.was_linked && !patient {
-            return true;
+        if once.retry_until.is_some_and(|until| self.clock.now() >= until) {
+            // what runs may end; what still waits would wait beyond the time that was given
+            return self.pulling.is_empty();
         }
-        self.stock.list_read() && self.stock.looked() && self.stock.at_rest(patient)
+        let gone = self.runtime.is_none() && self.was_linked;
+        let at_rest = self.stock.list_read() && self.stock.looked() && self.stock.at_rest(once.retry_until.is_some());
+        at_rest || (gone && once.retry_until.is_none())
     }
 
     /// Plans, starts what may start, and tells what changed.
@@ -244,8 +232,7 @@ impl<R: Reporter> Keeper<R> {
         let (target, _, _) = self.stock.target(index);
         let (key, target) = (target.key.clone(), target.clone());
         self.stock.started(index, now);
-        let handle =
-            self.pulls.spawn(attempt(runtime, target, self.cluster.pull_secrets(), self.credentials.clone(), now));
+        let handle = self.pulls.spawn(attempt(runtime, target, self.credentials.clone(), now));
         self.pulling.insert(key, handle);
     }
 
@@ -257,7 +244,7 @@ impl<R: Reporter> Keeper<R> {
         for (source, result) in lookups {
             self.metrics.credential_lookup(source, result);
         }
-        self.note_credential_problems(&key, problems);
+        self.credential_problems.note(&key, problems);
         if let Some(index) = self.stock.find(&key) {
             let (target, _, _) = self.stock.target(index);
             self.metrics.pulled(target.image.registry(), &outcome, now.since(began));
@@ -267,24 +254,9 @@ impl<R: Reporter> Keeper<R> {
         }
         let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
-        if failed && self.rotation.failed(&key, began, seen) {
-            if let Some(index) = self.stock.find(&key) {
-                self.stock.forgive(index, now);
-            }
-        }
-    }
-
-    /// Keeps what was wrong for the status, and logs what is new.
-    fn note_credential_problems(&mut self, key: &TargetKey, problems: Vec<String>) {
-        for problem in &problems {
-            if !self.credential_problems.values().flatten().any(|known| known == problem) {
-                tracing::warn!(%problem, "a source of credentials has a problem");
-            }
-        }
-        if problems.is_empty() {
-            self.credential_problems.remove(key);
-        } else {
-            self.credential_problems.insert(key.clone(), problems);
+        let changed = failed && self.rotation.failed(&key, began, seen);
+        if let Some(index) = self.stock.find(&key).filter(|_| changed) {
+            self.stock.forgive(index, now);
         }
     }
 
@@ -335,8 +307,7 @@ impl<R: Reporter> Keeper<R> {
                 pull.abort();
             }
         }
-        let stock = &self.stock;
-        self.credential_problems.retain(|key, _| stock.find(key).is_some());
+        self.credential_problems.retain(&self.stock);
         self.look();
     }
 
@@ -350,6 +321,7 @@ impl<R: Reporter> Keeper<R> {
             LinkEvent::Up(runtime) => {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
                 self.runtime = Some(*runtime);
+                self.runtime_problem = None;
                 if self.was_linked {
                     self.stock.runtime_back(self.clock.now());
                 }
@@ -361,6 +333,7 @@ impl<R: Reporter> Keeper<R> {
             LinkEvent::Down(reason) => {
                 tracing::warn!(%reason, "the runtime does not answer; waiting for it");
                 self.runtime = None;
+                self.runtime_problem = Some(reason);
                 self.stock.runtime_gone();
             }
         }
@@ -369,14 +342,18 @@ impl<R: Reporter> Keeper<R> {
     /// Looks at the store; again afterwards where a look is under way.
     fn look(&mut self) {
         self.next_look = Instant::now() + self.resync;
+        // without a list there is nothing to look for, and the first list looks by itself
+        if !self.stock.list_read() {
+            return;
+        }
         let Some(runtime) = self.runtime.clone() else { return };
         if !self.looks.is_empty() {
             self.look_again = true;
             return;
         }
         self.look_again = false;
-        let (to_ask, began) = (self.stock.to_ask(), self.clock.now());
-        self.looks.spawn(async move { runtime.look(to_ask, began).await });
+        let (targets, began) = (self.stock.desired().targets.clone(), self.clock.now());
+        self.looks.spawn(async move { runtime.look(targets, began).await });
     }
 
     fn look_soon(&mut self) {
@@ -429,35 +406,13 @@ impl<R: Reporter> Keeper<R> {
     }
 
     fn status(&self) -> Status {
-        let problems = |key: &TargetKey| self.credential_problems.get(key).cloned().unwrap_or_default();
         let mut status = Status {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
+            runtime_problem: self.runtime_problem.clone(),
             lists: self.sources.status(),
             ..Status::of(&self.stock, self.stock.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
-        status.add_problems(&self.stock, problems);
+        status.add_problems(&self.stock, |key| self.credential_problems.of(key));
         status
     }
-}
-
-/// One attempt: the credentials as they are now, then the pull.
-async fn attempt(
-    runtime: Runtime,
-    target: Target,
-    secrets: Arc<dyn PullSecrets>,
-    credentials: Arc<Credentials>,
-    began: Moment,
-) -> Done {
-    let Fetched { pull_secrets, service_account_secrets, mut problems, seen } =
-        secrets.fetch(&target.pull_secrets, &target.service_accounts).await;
-    let request = Request {
-        image: &target.image,
-        pull_secrets: &pull_secrets,
-        service_account_secrets: &service_account_secrets,
-        offline: false,
-    };
-    let found = credentials.lookup(request).await;
-    problems.extend(found.problems);
-    let outcome = puller::pull(&runtime, &target, &found.credentials).await;
-    Done { key: target.key, began, outcome, lookups: found.outcomes, problems, seen }
 }

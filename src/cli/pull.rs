@@ -76,11 +76,18 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if retry_for.is_some() {
         tokio::spawn(link::keep_linked(endpoint, metrics.cri_observer(), link_sender));
     } else {
-        match link::connect(endpoint.as_ref(), &metrics.cri_observer()).await {
-            Ok(runtime) => link_sender.try_send(LinkEvent::Up(Box::new(runtime)))?,
+        let runtime = match link::connect(endpoint.as_ref(), &metrics.cri_observer()).await {
+            Ok(runtime) => runtime,
             Err(reason) => bail!("{reason}"),
-        }
-        // no sender is left: when this runtime goes, nobody finds another
+        };
+        let mut closed = runtime.closed();
+        link_sender.try_send(LinkEvent::Up(Box::new(runtime)))?;
+        // when this runtime goes, nobody looks for another
+        tokio::spawn(async move {
+            closed.wait().await;
+            // without a keeper nobody misses it
+            let _ = link_sender.send(LinkEvent::Down("the container runtime closed the connection".to_owned())).await;
+        });
     }
     let source: Arc<str> = "pull".into();
     let (list_sender, lists) = mpsc::channel(1);
@@ -100,6 +107,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let keeper = Keeper::new(settings, metrics, clock, progress::reporter());
     let status = keeper.run(Inputs { lists, link, queries, stop: on_signals()? }).await;
     output::print(output.output, &status, |status| page::images(&status.images))?;
+    if let Some(problem) = &status.runtime_problem {
+        output::note(&format!("prepull: {problem}"));
+    }
     let all_there = status.images.iter().all(super::super::status::ImageStatus::present_or_elsewhere) && broken == 0;
     if output.output == output::Format::Table {
         output::note(&summary(&status));

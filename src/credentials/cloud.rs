@@ -22,12 +22,13 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use self::{
-    aws::{Aws, ecr::TokenCall},
+    aws::{Aws, AwsError, ecr::TokenCall},
     azure::Azure,
     environment::Environment,
-    google::Google,
+    google::{Google, GoogleError},
     http::Http,
     keep::{Fetched, Keep},
+    metadata::NoService,
     names::{RegistryName, registry_of},
 };
 pub use self::{
@@ -161,10 +162,17 @@ impl Clouds {
             RegistryName::Ecr(host) => {
                 self.aws.token(&TokenCall::private(host, env), http, env, now).await.map_err(|err| err.to_string())
             }
-            RegistryName::EcrPublic => {
-                self.aws.token(&TokenCall::public(env), http, env, now).await.map_err(|err| err.to_string())
-            }
-            RegistryName::Google(_) => self.google.token(&http, env, now).await.map_err(|err| err.to_string()),
+            // what these two serve to anybody is pulled outside their clouds as well: having no identity is no problem
+            RegistryName::EcrPublic => match self.aws.token(&TokenCall::public(env), http, env, now).await {
+                Err(AwsError::NoKeys(_)) => Ok(Fetched::default()),
+                other => other.map_err(|err| err.to_string()),
+            },
+            RegistryName::Google(_) => match self.google.token(&http, env, now).await {
+                Err(GoogleError::NoService(NoService::Dead { .. })) if !google::is_configured(env) => {
+                    Ok(Fetched::default())
+                }
+                other => other.map_err(|err| err.to_string()),
+            },
             RegistryName::Acr(host) => self.azure.token(host, &http, env, now).await.map_err(|err| err.to_string()),
         }
     }

@@ -16,7 +16,7 @@ use super::{
     secret::{Secret, SecretError, manifest},
     text::{shown, shown_key, shown_path},
 };
-use crate::image_ref::ImageRef;
+use crate::{error_text, image_ref::ImageRef};
 
 /// The built-in cloud lookups, as this module needs them.
 pub trait CloudLookup: Send + Sync {
@@ -246,7 +246,8 @@ impl Credentials {
             ring.add_written(Source::Cloud, cloud, &written, auth);
         }
         for problem in answer.problems {
-            ring.problem(Source::Cloud, problem);
+            // it may hold a server's words, and in them a request that was repeated
+            ring.problem(Source::Cloud, error_text::clean(&problem, &[]));
         }
         ring
     }

@@ -51,12 +51,11 @@ pub async fn run(
     clock: Clock,
     mut notices: mpsc::Receiver<Notice>,
 ) {
-    let mut pod = match &subjects.pod {
-        Some(pod) => Place::of(&client, &pod.namespace, &instance, "the manifests' base", clock).await,
-        None => {
-            tracing::info!("no Events on the own Pod: POD_NAME, POD_NAMESPACE and POD_UID do not tell which it is");
-            None
-        }
+    let mut pod = if let Some(pod) = &subjects.pod {
+        Place::of(&client, &pod.namespace, &instance, "the manifests' base", clock).await
+    } else {
+        tracing::info!("no Events on the own Pod: POD_NAME, POD_NAMESPACE and POD_UID do not tell which it is");
+        None
     };
     let mut node = match &subjects.node {
         Some(_) => Place::of(&client, NODE_NAMESPACE, &instance, "component node-writes", clock).await,

@@ -78,7 +78,9 @@ fn looks_like_number(text: &str) -> bool {
 pub(super) fn parse(text: &str) -> Result<Rc<Node>, ListProblem> {
     let mut builder = Builder { anchors: HashMap::new(), sizes: HashMap::new(), nodes: 0 };
     // a byte order mark is an editor's habit, not content
-    let mut events = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // the feature for comments comes with kube's YAML reader, whether it is wanted here or not
+    let mut events = Parser::new_from_str_with_options(text, granit_parser::options! { emit_comments: false });
     let mut root = None;
     let mut documents = 0;
     while let Some(event) = events.next_event() {

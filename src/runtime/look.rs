@@ -17,10 +17,16 @@ use crate::{
 const PARALLEL_STATUS: usize = 8;
 
 impl Runtime {
-    /// Looks at the store: one `ListImages`, and one `ImageStatus` for each of `to_ask`, the targets for which the list
-    /// does not decide.
-    pub async fn look(&self, to_ask: Vec<Target>, began: Moment) -> Result<Observation, Status> {
-        let listed = self.list().await?;
+    /// Looks at the store: one `ListImages`, and one `ImageStatus` for each of the targets for which the list does not
+    /// decide. That is all of them where the runtime has no `ListImages`.
+    pub async fn look(&self, targets: Vec<Target>, began: Moment) -> Result<Observation, Status> {
+        let listed = match self.list().await {
+            Ok(listed) => Some(listed),
+            Err(status) if status.code() == Code::Unimplemented => None,
+            Err(status) => return Err(status),
+        };
+        let to_ask: Vec<_> =
+            targets.into_iter().filter(|target| listed.is_none() || Observation::needs_asking(target)).collect();
         let mut asked = HashMap::with_capacity(to_ask.len());
         let mut answers = stream::iter(to_ask)
             .map(|target| async move {
@@ -36,7 +42,7 @@ impl Runtime {
                 Err(status) => return Err(status),
             }
         }
-        Ok(Observation::new(began, Some(listed), asked))
+        Ok(Observation::new(began, listed, asked))
     }
 
     /// What the store has of one target, by the text that the kubelet would ask with.

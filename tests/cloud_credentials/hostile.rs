@@ -56,6 +56,18 @@ async fn a_silent_metadata_address_costs_a_second_once() {
     }
 }
 
+#[tokio::test]
+async fn registries_that_serve_anybody_are_no_problem_outside_their_cloud() {
+    // no route leads to a metadata service, and no variable says that there is one
+    let clouds = Node::new().clouds();
+    for image in [GOOGLE, "us-docker.pkg.dev/p/r/a", "public.ecr.aws/docker/library/busybox"] {
+        let found = lookup(&clouds, image).await;
+        assert!(found.found.is_empty() && found.problems.is_empty(), "{image}: {found:?}");
+    }
+    let found = lookup(&clouds, ECR).await;
+    assert!(problem(&found).contains("no AWS keys"), "a private registry needs an identity: {found:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_api_is_left_within_the_limit() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -65,8 +65,8 @@ impl Agent {
         command.arg("agent").arg("--runtime-endpoint").arg(socket);
         command.args(["--listen", &format!("127.0.0.1:{port}")]);
         // nothing on the machine of the test counts
-        command.arg("--kubelet-root").arg(folder.path()).env("HOME", folder.path());
-        command.args(["--cloud-credentials", "off"]).current_dir(folder.path());
+        command.env("PREPULL_KUBELET_ROOT", folder.path()).env("HOME", folder.path());
+        command.env("PREPULL_CLOUD_CREDENTIALS", "off").current_dir(folder.path());
         command.args(&options.flags).envs(options.environment.iter().cloned());
         let process = process::Running::start("agent", command, folder.path())?;
         Ok(Self { process, port, folder })

@@ -27,7 +27,7 @@ impl Servers {
     }
 
     /// A trial that needs a server of its own.
-    pub fn own<F, R>(&self, name: &str, run: F) -> Trial
+    pub fn own<F, R>(name: &str, run: F) -> Trial
     where
         F: FnOnce(ApiServerPart) -> R + Send + 'static,
         R: Future<Output = Result<()>>,

@@ -23,6 +23,7 @@ pub mod push;
 pub mod raw_cri;
 pub mod registry;
 pub mod script;
+pub mod sources;
 pub mod stand_in;
 pub mod tcp_proxy;
 pub mod tenant;

@@ -51,6 +51,11 @@ pub(super) enum GoogleError {
     Host(String),
 }
 
+/// Whether somebody said that there is a metadata server.
+pub(super) fn is_configured(env: &Environment) -> bool {
+    env.get("GCE_METADATA_HOST").is_some()
+}
+
 fn host(env: &Environment) -> &str {
     env.get("GCE_METADATA_HOST").unwrap_or(DEFAULT_HOST)
 }

@@ -19,6 +19,8 @@ use super::super::{
     text::shown,
 };
 
+/// What every version begins with.
+const GROUP: &str = "credentialprovider.kubelet.k8s.io/";
 /// The kind of a request.
 const REQUEST_KIND: &str = "CredentialProviderRequest";
 /// The kind of an answer.
@@ -96,7 +98,7 @@ pub struct Response {
     pub auth: Vec<(String, Auth)>,
 }
 
-/// Why an answer is dropped. Quotes nothing of it but its version and kind.
+/// Why an answer is dropped. Quotes nothing of it but its version and kind, where they are such.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
     /// Nothing came.
@@ -198,11 +200,11 @@ pub fn response(version: ApiVersion, stdout: &[u8]) -> Result<Response, Response
     let head: Head = serde_json::from_slice(&text).map_err(|error| problem(&error))?;
     let found = head.api_version.unwrap_or_default();
     if found != version.as_str() {
-        return Err(ResponseError::Version { wanted: version, found: shown(&found) });
+        return Err(ResponseError::Version { wanted: version, found: told(found, GROUP) });
     }
     let kind = head.kind.unwrap_or_default();
     if kind != RESPONSE_KIND {
-        return Err(ResponseError::Kind(shown(&kind)));
+        return Err(ResponseError::Kind(told(kind, "CredentialProvider")));
     }
     let body: Body = serde_json::from_slice(&text).map_err(|error| problem(&error))?;
     let cache_key_type = match body.cache_key_type.as_deref() {
@@ -214,6 +216,11 @@ pub fn response(version: ApiVersion, stdout: &[u8]) -> Result<Response, Response
     let cache_duration =
         body.cache_duration.map(|text| GoDuration::parse(&text).ok_or(ResponseError::CacheDuration)).transpose()?;
     Ok(Response { cache_key_type, cache_duration, auth: body.auth.map(|auths| auths.0).unwrap_or_default() })
+}
+
+/// A version or kind that is one, if not the right one. Anything else may be what the plugin should have kept.
+fn told(text: String, prefix: &str) -> String {
+    if text.is_empty() || text.starts_with(prefix) { shown(&text) } else { "(something else)".to_owned() }
 }
 
 fn problem(error: &serde_json::Error) -> ResponseError {
@@ -277,6 +284,11 @@ mod tests {
             (answer(r#""cacheKeyType":"Image""#) + " {}", "its answer is no"),
             (answer(r#""cacheKeyType":"Image""#).replace("Response", "Request"), "it answered with kind"),
             (answer(r#""cacheKeyType":"Image""#).replace("/v1", "/v1beta1"), "it answered in version"),
+            (
+                answer(r#""cacheKeyType":"Image""#).replace("CredentialProviderResponse", "hunter2"),
+                "it answered with kind",
+            ),
+            (answer(r#""cacheKeyType":"Image""#).replace("credentialprovider.", "hunter2"), "it answered in version"),
             ("{}".into(), "it answered in version ``"),
         ] {
             let error = read(&text).unwrap_err().to_string();

@@ -1,0 +1,119 @@
+//! Everything that an agent and the commands let anybody see.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    canaries::look_for,
+    support::{
+        agent::{Agent, AgentOptions},
+        sources::prepull,
+    },
+};
+
+/// Long enough for a busy machine, and never waited for in full when all is well.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What the commands are given.
+pub(crate) struct Setting<'a> {
+    /// The runtime.
+    pub(crate) socket: &'a Path,
+    /// A folder for what the commands need.
+    pub(crate) folder: &'a Path,
+    /// The images of the list.
+    pub(crate) images: &'a [&'a str],
+    /// Credential flags.
+    pub(crate) flags: Vec<String>,
+    /// The environment.
+    pub(crate) environment: Vec<(String, String)>,
+    /// The state in which all images end.
+    pub(crate) state: &'a str,
+}
+
+/// What was seen, for a test to see that its faults were real.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Everything.
+    pub(crate) all: String,
+    /// `explain` as JSON.
+    pub(crate) explained: Value,
+    /// The agent's status.
+    pub(crate) status: Value,
+}
+
+fn program() -> PathBuf {
+    env!("CARGO_BIN_EXE_prepull").into()
+}
+
+impl Setting<'_> {
+    /// Runs the agent with both kinds of logs and every command in every format, and looks for the canaries.
+    pub(crate) async fn look(&self) -> Result<Seen> {
+        let list = self.images.iter().fold("images:\n".to_owned(), |list, image| format!("{list}  - \"{image}\"\n"));
+        std::fs::write(self.folder.join("list.yaml"), &list)?;
+        let mut seen = Seen::default();
+        for format in ["text", "json"] {
+            seen.status = self.agent(&list, format, &mut seen.all).await?;
+        }
+        let images: Vec<&str> = self.images.to_vec();
+        let socket = self.socket.display().to_string();
+        for output in ["table", "json", "yaml"] {
+            let explained = self.command(&[&["explain", "-o", output], &images[..]].concat(), true, &mut seen)?;
+            if output == "json" {
+                seen.explained = serde_json::from_str(&explained)?;
+            }
+            self.command(&["explain", "-f", "list.yaml", "--offline", "-o", output], true, &mut seen)?;
+            self.command(&["check", "-f", "list.yaml", "-o", output], false, &mut seen)?;
+            let pull = ["pull", "-f", "list.yaml", "--runtime-endpoint", &socket, "-o", output];
+            self.command(&pull, true, &mut seen)?;
+        }
+        Ok(seen)
+    }
+
+    async fn agent(&self, list: &str, format: &str, all: &mut String) -> Result<Value> {
+        let mut flags = self.flags.clone();
+        flags.extend(["--log-level", "trace", "--log-format", format].map(str::to_owned));
+        let options = AgentOptions { flags, environment: self.environment.clone() };
+        let mut agent = Agent::start(&program(), self.socket, list, &options)?;
+        let ended = |status: &Value| {
+            let images = status["images"].as_array().map(Vec::as_slice).unwrap_or_default();
+            !images.is_empty() && images.iter().all(|image| image["state"] == self.state)
+        };
+        let status = agent.until(PATIENCE, self.state, ended).await?;
+        for page in ["/", "/api/v1/images", "/metrics", "/healthz", "/readyz", "/nothing"] {
+            let (_, body) = agent.get(page).await?;
+            self.search(page, &body, all)?;
+        }
+        agent.terminate(PATIENCE).await?;
+        let log = agent.log();
+        // tonic's and h2's own lines are there, or this would prove nothing about them
+        ensure!(log.contains("FramedWrite") || log.contains("received frame"), "this is no trace: {log}");
+        self.search(&format!("the log ({format})"), &log, all)?;
+        Ok(status)
+    }
+
+    /// Runs a command, and gives what it printed.
+    fn command(&self, arguments: &[&str], with_flags: bool, seen: &mut Seen) -> Result<String> {
+        let mut command = prepull(&program(), self.folder);
+        command.args(arguments).envs(self.environment.iter().cloned());
+        if with_flags {
+            command.args(&self.flags);
+        }
+        let output = command.output().context("prepull cannot be started")?;
+        let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+        ensure!(output.status.code() != Some(2), "{arguments:?} is wrong usage: {err}");
+        self.search(&format!("the output of {arguments:?}"), &out, &mut seen.all)?;
+        self.search(&format!("what {arguments:?} says on stderr"), &err, &mut seen.all)?;
+        Ok(out)
+    }
+
+    fn search(&self, what: &str, text: &str, all: &mut String) -> Result<()> {
+        ensure!(!text.is_empty() || what.contains("stderr") || what.contains("nothing"), "{what} is empty");
+        all.push_str(text);
+        look_for(what, text)
+    }
+}
