@@ -75,7 +75,7 @@ pub(crate) async fn warm(part: ClusterPart) -> Result<()> {
                 Ok((node["metadata"]["labels"]["prepull.dev/warm"] == "true").then_some(node))
             })
             .await
-            .with_context(|| format!("{}", brief(&node)))?;
+            .with_context(|| brief(&node))?;
         ensure!(condition(&node, "Ready").is_some_and(|c| c["status"] == "True"), "{}", brief(&node));
         ensure!(node["metadata"]["labels"]["kubernetes.io/os"] == "linux", "{}", brief(&node));
     }
