@@ -46,6 +46,16 @@ impl Kube {
         self.rollout(overlay.namespace.unwrap_or(NAMESPACE))
     }
 
+    /// Installs what an overlay grants, and nothing that runs.
+    pub(crate) async fn grant(&self, overlay: &Overlay) -> Result<()> {
+        self.installed().await.take();
+        self.uninstall()?;
+        let mut objects = overlay.render(self.kubectl_part())?;
+        objects.retain(|object| object["kind"] != "DaemonSet");
+        let all = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        self.kubectl_stdin("apply -f -", &all.to_string()).map(drop)
+    }
+
     /// Removes everything of every installation but the namespaces and what is in them besides.
     pub(crate) fn uninstall(&self) -> Result<()> {
         self.kubectl(&format!("delete {KINDS} -A -l app.kubernetes.io/name=prepull --ignore-not-found --wait"))?;

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     image,
-    parts::ClusterPart,
+    parts::{ClusterPart, Kubectl},
     render::Overlay,
     support::{cri, http},
 };
@@ -107,6 +107,11 @@ impl Kube {
     /// The overlay that is installed, for as long as the answer is held.
     pub(crate) async fn installed(&self) -> MutexGuard<'_, Option<Overlay>> {
         self.installed.lock().await
+    }
+
+    /// The program that talks to it.
+    pub(crate) fn kubectl_part(&self) -> &Kubectl {
+        &self.part.kubectl
     }
 
     /// Where it keeps everything.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    installation::{NAMESPACE, list},
+    installation::NAMESPACE,
     kube::{self, Kube},
     parts::ClusterPart,
     render::Overlay,
@@ -37,7 +37,7 @@ const EVENTS: &str = "events.events.k8s.io [] [] [create patch]";
 
 pub(crate) async fn base(part: ClusterPart) -> Result<()> {
     let kube = kube::up(&part)?;
-    kube.install(&Overlay::default(), &list::<&str>(&[])).await?;
+    kube.grant(&Overlay::default()).await?;
     expect(kube, NAMESPACE, &[LIST, EVENTS])?;
     for namespace in ["default", "kube-system"] {
         expect(kube, namespace, &[])?;
@@ -71,7 +71,7 @@ pub(crate) async fn components(part: ClusterPart) -> Result<()> {
         ("node-selection", "default", vec!["nodes [] [] [list watch]"]),
         ("pull-secrets", NAMESPACE, secrets.to_vec()),
         ("team-lists", "team-a", [&["configmaps [] [] [list watch]"][..], &secrets].concat()),
-        ("node-writes", "default", vec![EVENTS, "nodes [] [] [get list watch patch]", "nodes/status [] [] [patch]"]),
+        ("node-writes", "default", vec![EVENTS, "nodes [] [] [list watch patch]", "nodes/status [] [] [patch]"]),
         ("readiness-gate", NAMESPACE, vec!["pods/status [] [] [patch]"]),
         ("node-docker-config", NAMESPACE, vec![]),
         ("root-no-caps", NAMESPACE, vec![]),
@@ -84,7 +84,7 @@ pub(crate) async fn components(part: ClusterPart) -> Result<()> {
         if component == "team-lists" {
             overlay.more_resources.push("components/team-lists/team");
         }
-        kube.install(&overlay, &list::<&str>(&[])).await.context(component)?;
+        kube.grant(&overlay).await.context(component)?;
         for asked in [NAMESPACE, "default", "team-a", "kube-system"] {
             let cluster_wide = more.iter().filter(|line| line.starts_with("nodes"));
             let mut expected: Vec<&str> = cluster_wide.copied().collect();
