@@ -65,6 +65,15 @@ fn an_empty_list_is_a_list() {
 }
 
 #[test]
+fn comments_are_left_out_wherever_they_stand() {
+    let list = parse(
+        "# top\nlimits: # here\n  # and here\n  parallelPulls: 2 # two\nimages: # below\n  # each\n  - quay.io/a:1 # this\n  # between\n  - image: quay.io/b:1\n    # inside\n    pin: true\n# end\n",
+    );
+    assert_eq!(list.problems, []);
+    assert_eq!(list.entries.len(), 2);
+}
+
+#[test]
 fn one_bad_entry_never_stops_the_others() {
     let list = parse(
         "images:\n  - quay.io/a:1\n  - Not//valid\n  - quay.io/b:1\n  - image: quay.io/c:1\n    imagePullPolicy: Sometimes\n",
