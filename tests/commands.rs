@@ -63,7 +63,7 @@ fn check_prints_every_problem_with_its_place() {
     assert!(stdout(&output).contains("1 image, 0 invalid, 0 problems"), "{output:?}");
     let output = prepull(folder.path(), &["check", "-f", "absent.yaml"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("cannot read the list absent.yaml"), "{output:?}");
+    assert!(stderr(&output).contains("the list absent.yaml does not exist"), "{output:?}");
     assert_eq!(prepull(folder.path(), &["check"]).status.code(), Some(2));
 }
 

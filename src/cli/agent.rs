@@ -106,6 +106,8 @@ fn start_logging(format: LogFormat, level: LevelFilter) {
     let targets =
         Targets::new().with_default(level).with_targets([("kube_client", libraries), ("kube_runtime", libraries)]);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // a pipe that nobody reads any more is no reason to end, and its own report of that would go to the same pipe
+    let lines = lines.log_internal_errors(false);
     let registry = tracing_subscriber::registry();
     match format {
         LogFormat::Text => {
