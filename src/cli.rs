@@ -3,14 +3,15 @@
 mod agent;
 mod check;
 mod explain;
+mod images;
 mod options;
 pub mod output;
 mod pull;
 pub mod table;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable};
 
 /// Keeps a Kubernetes node's image store stocked with a list of images.
 #[derive(Debug, Parser)]
@@ -30,6 +31,20 @@ enum Command {
     Check(check::Args),
     /// Show how images are named and pulled, and with which credentials
     Explain(explain::Args),
+}
+
+impl Cli {
+    /// Reads the command line and the environment, where an empty variable is none. Ends the process where they are
+    /// wrong, or ask for help.
+    pub fn of_this_process() -> Self {
+        let command = Self::command().mut_subcommands(|command| {
+            command.mut_args(|arg| {
+                let is_empty = arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+                if is_empty { arg.env(Resettable::Reset) } else { arg }
+            })
+        });
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit())
+    }
 }
 
 /// Something that was asked for is not so.

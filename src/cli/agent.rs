@@ -1,6 +1,7 @@
 //! `prepull agent`.
 
 mod lists;
+mod values;
 
 use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -27,10 +28,10 @@ pub(super) struct Args {
     #[arg(long, env = "PREPULL_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
     /// Where /, /api/v1/images, /metrics, /healthz and /readyz are served
-    #[arg(long, env = "PREPULL_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9797")]
+    #[arg(long, env = "PREPULL_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9797", value_parser = values::listen)]
     listen: SocketAddr,
     /// How often the runtime's store is looked at without a reason
-    #[arg(long, env = "PREPULL_RESYNC", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    #[arg(long, env = "PREPULL_RESYNC", value_name = "DURATION", default_value = "5m", value_parser = values::resync)]
     resync: Duration,
     /// When /readyz answers 200
     #[arg(long, env = "PREPULL_READY_WHEN", value_name = "STATE", default_value = "warm")]
@@ -83,6 +84,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// What this machine knows about itself without a cluster: its name, and the labels that every kubelet sets.
 pub(super) fn local_node(name: Option<String>) -> NodeFacts {
     let name = name
+        .filter(|n| !n.is_empty())
         .or_else(|| std::env::var("NODE_NAME").ok())
         .filter(|n| !n.is_empty())
         .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().to_lowercase());
