@@ -111,8 +111,13 @@ impl Stage {
     }
 
     /// What the command says about the image behind the password: who would be tried, and where that comes from.
+    /// The image behind the password.
+    fn private(&self) -> &str {
+        self.images.last().map_or("", |(image, _)| image)
+    }
+
     fn explain(&self, binary: &Path) -> Result<String> {
-        let image = self.images.last().map(|(image, _)| image).context("there is no image")?;
+        let image = self.private();
         let mut command = sources::prepull(binary, self.folder.path());
         command.arg("explain").arg(image).arg("--pull-secret").arg("secret.yaml");
         let output = command.output().context("prepull cannot be started")?;
@@ -238,7 +243,8 @@ async fn run(once: bool) -> Result<()> {
     println!("agent      http://{0}/ and http://{0}/api/v1/images\n", agent.address);
     let shown = agent.follow(&stage.images).await?;
     summary(&stage.images, &shown);
-    println!("\n$ prepull explain --pull-secret {}\n{}", stage.secret().display(), stage.explain(&binary)?);
+    let (secret, private) = (stage.secret(), stage.private());
+    println!("\n$ prepull explain --pull-secret {} {private}\n{}", secret.display(), stage.explain(&binary)?);
     if !once {
         println!("\nEdit the list and watch; Ctrl-C ends the demo and removes all of it.");
         std::future::pending::<()>().await;
