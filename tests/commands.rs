@@ -106,7 +106,7 @@ fn explain_reads_a_list() {
     assert_eq!(all[1]["valid"], false);
 }
 
-async fn fake() -> (FakeCri, String, tempfile::TempDir) {
+fn fake() -> (FakeCri, String, tempfile::TempDir) {
     let fake = FakeCri::start().unwrap();
     let socket = fake.socket().display().to_string();
     (fake, socket, tempfile::tempdir().unwrap())
@@ -114,7 +114,7 @@ async fn fake() -> (FakeCri, String, tempfile::TempDir) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_ends_with_a_table_and_status_zero() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.put(["quay.io/here:1"]).unwrap();
     let output = prepull(folder.path(), &["pull", "--runtime-endpoint", &socket, "quay.io/here:1", "quay.io/new:1"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -127,7 +127,7 @@ async fn pull_ends_with_a_table_and_status_zero() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_tries_each_image_once_and_names_what_failed() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.offer("quay.io/private:1", Offer { logins: vec![("a".into(), "b".into())], ..Offer::default() });
     let arguments = ["pull", "-o", "json", "--runtime-endpoint", &socket, "quay.io/private:1", "Bad//", "quay.io/ok:1"];
     let output = prepull(folder.path(), &arguments);
@@ -142,7 +142,7 @@ async fn pull_tries_each_image_once_and_names_what_failed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_retries_for_as_long_as_it_is_told() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     let rule = support::script::Rule::fail(Method::PullImage, tonic::Code::Unknown, "503 Service Unavailable").times(1);
     fake.script().add(rule);
     let arguments = ["pull", "--retry-for", "60s", "--runtime-endpoint", &socket, "quay.io/a:1"];
@@ -160,7 +160,7 @@ async fn pull_retries_for_as_long_as_it_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_uses_each_credential_in_turn() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.offer("r.example.com/app:1", Offer { logins: vec![("right".into(), "secret-2".into())], ..Offer::default() });
     let secret = |user: &str, password: &str| {
         format!(
@@ -207,7 +207,7 @@ fn pull_without_a_runtime_says_so_at_once() {
 /// Some servers of images are no runtimes, and know only what the kubelet needs of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_needs_no_more_than_image_status_and_pull_image() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     for method in [Method::Version, Method::Status, Method::ListImages, Method::ImageFsInfo] {
         fake.script().add(support::script::Rule::fail(method, tonic::Code::Unimplemented, "unknown method"));
     }
@@ -234,7 +234,7 @@ async fn pull_needs_no_more_than_image_status_and_pull_image() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_names_are_sent_as_they_are_written() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     let digest = format!("sha256:{}", "a".repeat(64));
     let names = [
         ("busybox".to_owned(), "busybox:latest".to_owned()),
