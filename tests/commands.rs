@@ -160,7 +160,7 @@ async fn pull_retries_for_as_long_as_it_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_begins_and_nothing_spins_after_the_time_for_retries() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.script().add(support::script::Rule::delay(Method::PullImage, std::time::Duration::from_secs(4)));
     let list = "limits: {parallelPulls: 1}\nimages: ['quay.io/a:1', 'quay.io/b:1', 'quay.io/c:1']\n";
     std::fs::write(folder.path().join("l.yaml"), list).unwrap();
@@ -210,7 +210,7 @@ async fn pull_uses_each_credential_in_turn() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_ends_when_its_runtime_does() {
-    let (mut fake, socket, folder) = fake().await;
+    let (mut fake, socket, folder) = fake();
     fake.script().add(support::script::Rule::hang(Method::PullImage));
     let (journal, at) = (fake.journal().clone(), folder.path().to_owned());
     let pull = std::thread::spawn(move || prepull(&at, &["pull", "--runtime-endpoint", &socket, "quay.io/a:1"]));
