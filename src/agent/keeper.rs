@@ -397,8 +397,17 @@ impl<R: Reporter> Keeper<R> {
         }
     }
 
+    /// That of the stock; before a list was read, with the reason why none was.
+    fn warmth(&self) -> Warmth {
+        let mut warmth = self.stock.warmth();
+        if !self.stock.list_read() {
+            warmth.reason = self.sources.unread().unwrap_or(warmth.reason);
+        }
+        warmth
+    }
+
     fn readiness(&self) -> Warmth {
-        let warmth = self.stock.warmth();
+        let warmth = self.warmth();
         match self.ready_when {
             ReadyWhen::Warm => warmth,
             ReadyWhen::Running => Warmth { warm: true, ..warmth },
@@ -410,7 +419,7 @@ impl<R: Reporter> Keeper<R> {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
             runtime_problem: self.runtime_problem.clone(),
             lists: self.sources.status(),
-            ..Status::of(&self.stock, self.stock.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
+            ..Status::of(&self.stock, self.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
         status.add_problems(&self.stock, |key| self.credential_problems.of(key));
         status
