@@ -27,5 +27,6 @@ pub mod plan;
 pub mod pull_secrets;
 pub mod puller;
 pub mod runtime;
+pub mod spread;
 pub mod status;
 pub mod stock;

@@ -159,6 +159,23 @@ async fn pull_retries_for_as_long_as_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_begins_and_nothing_spins_after_the_time_for_retries() {
+    let (fake, socket, folder) = fake().await;
+    fake.script().add(support::script::Rule::delay(Method::PullImage, std::time::Duration::from_secs(4)));
+    let list = "limits: {parallelPulls: 1}\nimages: ['quay.io/a:1', 'quay.io/b:1', 'quay.io/c:1']\n";
+    std::fs::write(folder.path().join("l.yaml"), list).unwrap();
+    let arguments = ["pull", "-f", "l.yaml", "--retry-for", "1s", "--runtime-endpoint", &socket];
+    let mut timed = Command::new("bash");
+    timed.args(["-c", "TIMEFORMAT='%U %S'; time \"$0\" \"$@\"", env!("CARGO_BIN_EXE_prepull")]).args(arguments);
+    let output = timed.current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(fake.journal().count(Method::PullImage), 1, "what waits when the time is over does not begin");
+    let text = stderr(&output);
+    let used: f64 = text.lines().last().unwrap().split(' ').map(|s| s.parse::<f64>().unwrap()).sum();
+    assert!(used < 1.0, "{used} s of CPU");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pull_uses_each_credential_in_turn() {
     let (fake, socket, folder) = fake().await;
     fake.offer("r.example.com/app:1", Offer { logins: vec![("right".into(), "secret-2".into())], ..Offer::default() });

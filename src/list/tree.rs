@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use granit_parser::{Event, Parser, ScalarStyle, Span};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span};
 
 use super::ListProblem;
 
@@ -78,9 +78,10 @@ fn looks_like_number(text: &str) -> bool {
 pub(super) fn parse(text: &str) -> Result<Rc<Node>, ListProblem> {
     let mut builder = Builder { anchors: HashMap::new(), sizes: HashMap::new(), nodes: 0 };
     // a byte order mark is an editor's habit, not content
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    // the feature for comments comes with kube's YAML reader, whether it is wanted here or not
-    let mut events = Parser::new_from_str_with_options(text, granit_parser::options! { emit_comments: false });
+    let mut options = Options::default();
+    // comments are events where another crate switches that feature on
+    options.set_emit_comments(false);
+    let mut events = Parser::new_from_str_with_options(text.strip_prefix('\u{feff}').unwrap_or(text), options);
     let mut root = None;
     let mut documents = 0;
     while let Some(event) = events.next_event() {
