@@ -240,6 +240,17 @@ fn pull_without_a_runtime_says_so_at_once() {
         "prepull: cannot connect to the container runtime at unix:///nowhere/cri.sock: there is no such socket; is the runtime running, and its folder mounted?\n"
     );
     assert_eq!(prepull(folder.path(), &["pull"]).status.code(), Some(2));
+    for (flags, remedy) in [
+        (&["agent"][..], "give --images FILE, --configmap NAMESPACE/NAME or --configmap-selector"),
+        (&["agent", "--images", "x", "--configmap", "a/b"], "leave one out"),
+        (&["agent", "--images", "x", "--node-writes", "label"], "use --configmap, or leave it out"),
+        (&["agent", "--configmap-selector", "a=b"], "add --configmap-namespace"),
+        (&["agent", "--configmap", "a"], "write NAMESPACE/NAME"),
+    ] {
+        let output = prepull(folder.path(), flags);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(remedy), "{flags:?}: {output:?}");
+    }
     assert_eq!(prepull(folder.path(), &["pull", "--runtime-endpoint", "tcp://x", "a"]).status.code(), Some(2));
 }
 

@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     ReadyWhen, Reporter,
+    attempt::{self, Attempt, Done},
     cluster::{Cluster, News, replace_if_new},
     link::LinkEvent,
     lists::ListUpdate,
@@ -23,19 +24,14 @@ use super::{
 };
 use crate::{
     clock::{Clock, Moment},
-    credentials::{
-        Source as CredentialSource,
-        lookup::{self, Credentials, Request},
-    },
-    desired::{Desired, Target, TargetKey},
+    credentials::lookup::Credentials,
+    desired::{Desired, TargetKey},
     http::Query,
     image_state::ImageState,
     list::affinity::NodeFacts,
     metrics::Metrics,
     node_view::NodeView,
     plan::Action,
-    pull_secrets::{Fetched, PullSecrets, Seen},
-    puller,
     runtime::Runtime,
     spread,
     status::Status,
@@ -83,19 +79,6 @@ pub struct Once {
     pub retry_until: Option<Moment>,
 }
 
-/// A pull that ended.
-struct Done {
-    number: u64,
-    key: TargetKey,
-    began: Moment,
-    outcome: Outcome,
-    lookups: Vec<(CredentialSource, lookup::Outcome)>,
-    /// What was wrong while credentials were looked for.
-    problems: Vec<String>,
-    /// The Secrets and service accounts that it used.
-    seen: Vec<Seen>,
-}
-
 /// The keeper of the stock.
 pub struct Keeper<R> {
     node: NodeFacts,
@@ -126,9 +109,8 @@ pub struct Keeper<R> {
     warm: Option<bool>,
     warmed_once: bool,
     once: Option<Once>,
-    credentials: Arc<Credentials>,
-    /// What was wrong with the credentials of each image, at its last attempt.
-    credential_problems: HashMap<TargetKey, Vec<String>>,
+    credentials: attempt::Sources,
+    credential_problems: attempt::Problems,
 }
 
 impl<R: Reporter> Keeper<R> {
@@ -140,6 +122,7 @@ impl<R: Reporter> Keeper<R> {
             ready_when: settings.ready_when,
             node_problem: None,
             sources: Sources::new(settings.sources),
+            credentials: attempt::Sources { named: settings.cluster.pull_secrets(), node: settings.credentials },
             cluster: settings.cluster,
             rotation: Rotation::default(),
             metrics,
@@ -159,8 +142,7 @@ impl<R: Reporter> Keeper<R> {
             warm: None,
             warmed_once: false,
             once: settings.once,
-            credentials: settings.credentials,
-            credential_problems: HashMap::new(),
+            credential_problems: attempt::Problems::default(),
         }
     }
 
@@ -234,6 +216,7 @@ impl<R: Reporter> Keeper<R> {
         };
         let secrets = self.rotation.wanted(in_back_off);
         self.cluster.need(|needs| replace_if_new(&mut needs.secrets, secrets));
+        self.reporter.turned(&self.stock);
         let warmth = self.stock.warmth();
         if self.warm != Some(warmth.warm) && self.stock.list_read() && self.stock.looked() {
             self.warm = Some(warmth.warm);
@@ -251,14 +234,8 @@ impl<R: Reporter> Keeper<R> {
         let (key, target) = (target.key.clone(), target.clone());
         self.stock.started(index, now);
         self.begun += 1;
-        let attempt = Attempt {
-            number: self.begun,
-            runtime,
-            target,
-            secrets: self.cluster.pull_secrets(),
-            credentials: self.credentials.clone(),
-            began: now,
-        };
+        let sources = self.credentials.clone();
+        let attempt = Attempt { number: self.begun, runtime, target, sources, began: now };
         let handle = self.pulls.spawn(attempt.make());
         self.pulling.insert(key, (self.begun, handle));
     }
@@ -275,7 +252,7 @@ impl<R: Reporter> Keeper<R> {
         for (source, result) in lookups {
             self.metrics.credential_lookup(source, result);
         }
-        self.note_credential_problems(&key, problems);
+        self.credential_problems.note(&key, problems);
         if let Some(index) = self.stock.find(&key) {
             let (target, _, _) = self.stock.target(index);
             self.metrics.pulled(target.image.registry(), &outcome, now.since(began));
@@ -285,32 +262,20 @@ impl<R: Reporter> Keeper<R> {
         }
         let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
-        if failed && self.rotation.failed(&key, began, seen) {
-            if let Some(index) = self.stock.find(&key) {
-                self.stock.forgive(index, now);
-            }
-        }
-    }
-
-    /// Keeps what was wrong for the status, and logs what is new.
-    fn note_credential_problems(&mut self, key: &TargetKey, problems: Vec<String>) {
-        for problem in &problems {
-            if !self.credential_problems.values().flatten().any(|known| known == problem) {
-                tracing::warn!(%problem, "a source of credentials has a problem");
-            }
-        }
-        if problems.is_empty() {
-            self.credential_problems.remove(key);
-        } else {
-            self.credential_problems.insert(key.clone(), problems);
+        let changed = failed && self.rotation.failed(&key, began, seen);
+        if let Some(index) = self.stock.find(&key).filter(|_| changed) {
+            self.stock.forgive(index, now);
         }
     }
 
     fn list(&mut self, update: ListUpdate) {
-        if let Some(good) = update.read.is_good() {
+        let (source, good) = (update.source.clone(), update.read.is_good());
+        let change = self.sources.update(update);
+        if let Some(good) = good {
             self.metrics.list_reloaded(good);
+            self.reporter.list(&source, self.sources.problems(&source));
         }
-        if self.sources.update(update) == Change::InForce {
+        if change == Change::InForce {
             self.apply();
         }
     }
@@ -355,8 +320,7 @@ impl<R: Reporter> Keeper<R> {
                 pull.abort();
             }
         }
-        let stock = &self.stock;
-        self.credential_problems.retain(|key, _| stock.find(key).is_some());
+        self.credential_problems.retain(&self.stock);
         self.look();
     }
 
@@ -436,6 +400,18 @@ impl<R: Reporter> Keeper<R> {
         }
     }
 
+    /// How far the node is, and what of the lists and the runtime explains it.
+    fn warmth(&self) -> Warmth {
+        let mut warmth = self.stock.warmth();
+        if !self.stock.list_read() {
+            warmth.reason = self.sources.unread().unwrap_or(warmth.reason);
+        }
+        if let Some(problem) = self.runtime_problem.as_ref().or(self.look_problem.as_ref()).filter(|_| !warmth.warm) {
+            warmth.reason = format!("{}; {problem}", warmth.reason);
+        }
+        warmth
+    }
+
     fn readiness(&self) -> Warmth {
         let warmth = self.warmth();
         match self.ready_when {
@@ -444,53 +420,14 @@ impl<R: Reporter> Keeper<R> {
         }
     }
 
-    /// How far the node is, and what of the runtime explains it.
-    fn warmth(&self) -> Warmth {
-        let mut warmth = self.stock.warmth();
-        if let Some(problem) = self.runtime_problem.as_ref().or(self.look_problem.as_ref()).filter(|_| !warmth.warm) {
-            warmth.reason = format!("{}; {problem}", warmth.reason);
-        }
-        warmth
-    }
-
     fn status(&self) -> Status {
-        let problems = |key: &TargetKey| self.credential_problems.get(key).cloned().unwrap_or_default();
         let mut status = Status {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
             runtime_problem: self.runtime_problem.clone().or_else(|| self.look_problem.clone()),
             lists: self.sources.status(),
             ..Status::of(&self.stock, self.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
-        status.add_problems(&self.stock, problems);
+        status.add_problems(&self.stock, |key| self.credential_problems.of(key));
         status
-    }
-}
-
-/// One attempt at one image.
-struct Attempt {
-    number: u64,
-    runtime: Runtime,
-    target: Target,
-    secrets: Arc<dyn PullSecrets>,
-    credentials: Arc<Credentials>,
-    began: Moment,
-}
-
-impl Attempt {
-    /// The credentials as they are now, then the pull.
-    async fn make(self) -> Done {
-        let Self { number, runtime, target, secrets, credentials, began } = self;
-        let Fetched { pull_secrets, service_account_secrets, mut problems, seen } =
-            secrets.fetch(&target.pull_secrets, &target.service_accounts).await;
-        let request = Request {
-            image: &target.image,
-            pull_secrets: &pull_secrets,
-            service_account_secrets: &service_account_secrets,
-            offline: false,
-        };
-        let found = credentials.lookup(request).await;
-        problems.extend(found.problems);
-        let outcome = puller::pull(&runtime, &target, &found.credentials).await;
-        Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen }
     }
 }

@@ -126,6 +126,11 @@ impl Sources {
         rows
     }
 
+    /// What is wrong with a source.
+    pub(super) fn problems(&self, name: &Arc<str>) -> &[String] {
+        self.all().find(|(known, _)| *known == name).map_or(&[], |(_, source)| &source.problems)
+    }
+
     fn all(&self) -> impl Iterator<Item = (&Arc<str>, &Source)> {
         let selected = self.selected.iter().flat_map(|s| &s.lists);
         self.named.iter().map(|(name, source)| (name, source)).chain(selected)
