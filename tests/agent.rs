@@ -434,8 +434,9 @@ async fn found_socket() -> Result<()> {
     let found = prepull::runtime::find_among(&sockets, &observer).await.map_err(|e| anyhow::anyhow!("{e:?}"))?;
     ensure!(found.endpoint().path() == fake.socket(), "{found:?}");
     ensure!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
-    ensure!(prepull::runtime::find_among(&sockets[..1], &observer).await.unwrap_err().is_empty());
-    let reasons = prepull::runtime::find_among(&sockets[..2], &observer).await.unwrap_err();
+    let none = prepull::runtime::find_among(&sockets[..1], &observer).await;
+    ensure!(none.as_ref().is_err_and(Vec::is_empty), "{none:?}");
+    let reasons = prepull::runtime::find_among(&sockets[..2], &observer).await.err().context("one was found")?;
     ensure!(reasons.len() == 1 && reasons[0].contains("gives no answer within 2 s"), "{reasons:?}");
     Ok(())
 }
