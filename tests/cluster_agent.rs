@@ -181,10 +181,7 @@ async fn missing_right(place: Place) -> Result<()> {
     let status = agent.until(PATIENCE, "the right is named", told).await?;
     ensure!(status["warm"] == false, "{status:#}");
     let (code, why) = agent.get("/readyz").await?;
-    ensure!(
-        code == 503 && why.contains("the list missing-right/another was not read yet: the API server refuses"),
-        "{why}"
-    );
+    ensure!(code == 503 && why.contains("the list missing-right/another was not read yet: configmaps"), "{why}");
     sleep(Duration::from_secs(3)).await;
     let lines = agent.log().lines().filter(|l| l.contains("forbidden") || l.contains("403")).count();
     ensure!(lines == 1, "told once, not for each try:\n{}", agent.log());
