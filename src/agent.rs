@@ -1,13 +1,17 @@
 //! The daemon: wires list sources, runtime, keeper and HTTP together. ARCHITECTURE.md draws the tasks and channels.
 
+mod attempt;
+mod cleanup;
 pub mod cluster;
 pub mod inotify;
 pub mod keeper;
 pub mod link;
 pub mod lists;
+mod looks;
 mod report;
 mod rotation;
 pub mod sources;
+mod telling;
 mod wiring;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -18,6 +22,7 @@ use tokio::{
 };
 
 pub use report::{LogReporter, Reporter};
+pub use wiring::ClusterOptions;
 
 use crate::{
     clock::Clock,
@@ -57,6 +62,8 @@ pub enum Lists {
         named: Vec<ConfigMapName>,
         /// By label, after those.
         selected: Option<Selection>,
+        /// What else is done there.
+        options: ClusterOptions,
     },
 }
 
@@ -82,30 +89,21 @@ pub struct Options {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let clock = Clock::start();
     let metrics = Metrics::new()?;
-    let listener = http::bind(options.listen).await.map_err(|e| {
-        anyhow::anyhow!("cannot listen on {}: {e}; choose another address with --listen", options.listen)
-    })?;
-    tracing::info!(listen = %options.listen, node = %options.node.name, version = env!("CARGO_PKG_VERSION"), revision = env!("PREPULL_REVISION"), "prepull agent starts");
-
+    let queries = serve(options.listen, &options.node.name).await?;
     let (list_sender, lists) = mpsc::channel(EVENT_QUEUE);
     let (link_sender, link) = mpsc::channel(EVENT_QUEUE);
-    let (query_sender, queries) = mpsc::channel(QUERY_QUEUE);
     let stop = on_signals()?;
 
-    let (sources, cluster) = match options.lists {
-        Lists::File(path) => (wiring::file(path, list_sender), cluster::Cluster::none()),
-        Lists::Cluster { named, selected } => {
+    let (sources, cluster, reporter): (_, _, Box<dyn Reporter>) = match options.lists {
+        Lists::File(path) => (wiring::file(path, list_sender), cluster::Cluster::none(), Box::new(LogReporter)),
+        Lists::Cluster { named, selected, options: cluster } => {
             let client = kubernetes::client().await?;
             let sources = wiring::lists(&client, named, selected, &list_sender);
-            (sources, wiring::cluster(&client, &options.node.name))
+            let (cluster, reporter) = wiring::cluster(&client, &options.node.name, clock, cluster);
+            (sources, cluster, Box::new(reporter))
         }
     };
     tokio::spawn(link::keep_linked(options.runtime_endpoint, metrics.cri_observer(), link_sender));
-    tokio::spawn(async move {
-        if let Err(e) = http::serve(listener, query_sender).await {
-            tracing::error!(error = %e, "the HTTP server ended");
-        }
-    });
 
     let inputs = keeper::Inputs { lists, link, queries, stop };
     let settings = keeper::Settings {
@@ -117,9 +115,36 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         credentials: Arc::new(options.credentials),
         once: None,
     };
-    keeper::Keeper::new(settings, metrics, clock, LogReporter).run(inputs).await;
+    keeper::Keeper::new(settings, metrics, clock, reporter).run(inputs).await;
     tracing::info!("prepull agent ends");
     Ok(())
+}
+
+/// Takes away what an agent wrote to its Node; then answers that it is ready, until SIGTERM or SIGINT.
+pub async fn clean_up(node: String, listen: SocketAddr, startup_taint: String) -> anyhow::Result<()> {
+    let queries = serve(listen, &node).await?;
+    let stop = on_signals()?;
+    let client = kubernetes::client().await?;
+    let (sender, left) = watch::channel(Some("the API server has not told about the node yet".to_owned()));
+    tokio::spawn(kubernetes::cleanup::run(client, node.clone(), startup_taint, Clock::start(), sender));
+    cleanup::answer(node, Metrics::new()?, left, queries, stop).await;
+    tracing::info!("prepull agent ends");
+    Ok(())
+}
+
+/// Serves HTTP; the questions come out here.
+async fn serve(listen: SocketAddr, node: &str) -> anyhow::Result<mpsc::Receiver<http::Query>> {
+    let listener = http::bind(listen)
+        .await
+        .map_err(|e| anyhow::anyhow!("cannot listen on {listen}: {e}; choose another address with --listen"))?;
+    tracing::info!(%listen, node, version = env!("CARGO_PKG_VERSION"), revision = env!("PREPULL_REVISION"), "prepull agent starts");
+    let (sender, queries) = mpsc::channel(QUERY_QUEUE);
+    tokio::spawn(async move {
+        if let Err(e) = http::serve(listener, sender).await {
+            tracing::error!(error = %e, "the HTTP server ended");
+        }
+    });
+    Ok(queries)
 }
 
 /// Turns true with the first SIGTERM or SIGINT; the second one ends the process.

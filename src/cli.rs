@@ -9,7 +9,7 @@ pub mod output;
 mod pull;
 pub mod table;
 
-use std::{env, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable};
 
@@ -34,16 +34,16 @@ enum Command {
 }
 
 impl Cli {
-    /// Reads the command line and the environment, where an empty variable is none. Ends the process where they are
-    /// wrong, or ask for help.
-    pub fn of_this_process() -> Self {
+    /// Reads the command line; ends the process where it is wrong or asks for help. A variable that is empty, as
+    /// manifests often have one, counts as absent.
+    pub fn read() -> Self {
         let command = Self::command().mut_subcommands(|command| {
             command.mut_args(|arg| {
-                let is_empty = arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
-                if is_empty { arg.env(Resettable::Reset) } else { arg }
+                let empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+                if empty { arg.env(Resettable::Reset) } else { arg }
             })
         });
-        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit())
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
     }
 }
 

@@ -70,6 +70,17 @@ pub struct Target {
     pub pull_timeout: Duration,
 }
 
+impl Target {
+    /// Whether the registry is asked for something else, or with something else, than before. What only changes the
+    /// order or the bounds is no reason to ask again for what is there.
+    pub fn asks_otherwise(&self, new: &Self) -> bool {
+        self.policy != new.policy
+            || self.pull_secrets != new.pull_secrets
+            || self.service_accounts != new.service_accounts
+            || self.image.cri_image() != new.image.cri_image()
+    }
+}
+
 /// One text as written, in list order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {

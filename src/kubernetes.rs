@@ -1,11 +1,17 @@
 //! Everything that is asked of the API server and written to it. Each part works with what its right allows, and says
 //! once which right is absent and which component of the manifests grants it.
 
+pub mod access;
+pub mod cleanup;
 pub mod configmaps;
+pub mod events;
+pub mod gate;
+pub mod guard;
 pub mod node;
 pub mod rotation;
 pub mod secrets;
 pub mod watch;
+pub mod writes;
 
 use std::time::Duration;
 
@@ -14,6 +20,9 @@ use kube::{Client, Config};
 
 /// A request that finds no open port is tried again soon enough by who makes it.
 const CONNECT_BOUND: Duration = Duration::from_secs(10);
+
+/// No answer takes longer, and a watch brings bookmarks or its end more often: this finds connections that died unheard.
+const SILENCE_BOUND: Duration = Duration::from_mins(5);
 
 /// Why there is no way to the API server.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +41,8 @@ pub enum ClusterError {
 pub async fn client() -> Result<Client, ClusterError> {
     let mut config = Config::infer().await.map_err(ClusterError::NoConfig)?;
     config.connect_timeout = Some(CONNECT_BOUND);
+    config.read_timeout = Some(SILENCE_BOUND);
+    config.reset_reader_on_write = true;
     let agent = HeaderValue::from_static(concat!("prepull/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
     Client::try_from(config).map_err(ClusterError::Client)

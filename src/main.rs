@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use prepull::cli::{self, Cli, output};
 
 fn main() -> ExitCode {
-    let cli = Cli::of_this_process();
+    let cli = Cli::read();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

@@ -51,9 +51,16 @@ fn main() -> ExitCode {
             trial("fake_cri::a_swapped_parent_folder_is_seen_within_a_second", Ok(()), |()| edges::swapped_parent()),
             trial("fake_cri::a_closed_log_pipe_ends_nothing", Ok(()), |()| edges::closed_log_pipe()),
             trial("fake_cri::the_first_socket_that_answers_is_found", Ok(()), |()| found_socket()),
+            trial("fake_cri::a_look_that_fails_is_told_and_costs_little", Ok(()), |()| failing_look()),
+            trial("fake_cri::an_image_that_cannot_be_looked_for_is_not_missed", Ok(()), |()| failing_status()),
+            trial("fake_cri::a_runtime_that_hangs_up_is_left_alone", Ok(()), |()| flapping_runtime()),
+            trial("fake_cri::an_image_that_ends_its_runtime_waits", Ok(()), |()| deadly_image()),
+            trial("fake_cri::one_text_for_several_entries_is_present_if_any_is", Ok(()), |()| several_entries()),
+            trial("fake_cri::an_edit_is_spread", Ok(()), |()| spread_edit()),
             trial("fake_cri::the_agent_waits_for_its_runtime", Ok(()), |()| late_runtime()),
             trial("fake_cri::a_second_signal_ends_at_once", Ok(()), |()| edges::second_signal()),
-            trial("fake_cri::runtime_handler_is_in_every_call", Ok(()), |()| runtime_handler()),
+            trial("fake_cri::runtime_handler_is_in_every_call", Ok(()), |()| edges::runtime_handler()),
+            trial("fake_cri::a_runtime_without_a_list_is_asked_image_by_image", Ok(()), |()| edges::no_list()),
             trial("fake_cri::one_log_line_for_each_change", Ok(()), |()| edges::log_lines()),
         ],
     ];
@@ -357,10 +364,107 @@ async fn found_socket() -> Result<()> {
     let sockets = [folder.path().join("absent.sock"), silent, fake.socket()];
     let observer: prepull::runtime::Observer = std::sync::Arc::new(|_, _, _| {});
     let began = Instant::now();
-    let found = prepull::runtime::find_among(&sockets, &observer).await.context("none was found")?;
+    let found = prepull::runtime::find_among(&sockets, &observer).await.map_err(|e| anyhow::anyhow!("{e:?}"))?;
     ensure!(found.endpoint().path() == fake.socket(), "{found:?}");
     ensure!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
-    ensure!(prepull::runtime::find_among(&sockets[..1], &observer).await.is_none());
+    let none = prepull::runtime::find_among(&sockets[..1], &observer).await;
+    ensure!(none.as_ref().is_err_and(Vec::is_empty), "{none:?}");
+    let reasons = prepull::runtime::find_among(&sockets[..2], &observer).await.err().context("one was found")?;
+    ensure!(reasons.len() == 1 && reasons[0].contains("gives no answer within 2 s"), "{reasons:?}");
+    Ok(())
+}
+
+async fn failing_look() -> Result<()> {
+    let fake = FakeCri::start()?;
+    fake.script().add(Rule::fail(Method::ListImages, tonic::Code::Internal, "database is locked"));
+    let agent = agent(&fake.socket(), &list(&["registry.example.com/a:1"]))?;
+    let told = |s: &Value| s["runtimeProblem"].as_str().is_some_and(|p| p.contains("database is locked"));
+    agent.until(PATIENCE, "the failure is told", told).await?;
+    ensure!(agent.get("/readyz").await?.1.contains("database is locked"));
+    sleep(Duration::from_secs(4)).await;
+    let looks = fake.journal().count(Method::ListImages);
+    ensure!((2..=4).contains(&looks), "{looks} looks in 4 s");
+    let lines = agent.log().lines().filter(|l| l.contains("database is locked")).count();
+    ensure!(lines == 1, "{lines} log lines");
+    fake.script().clear();
+    agent.until_warm(PATIENCE).await?;
+    Ok(())
+}
+
+async fn failing_status() -> Result<()> {
+    let fake = FakeCri::start()?;
+    fake.put(["docker.io/library/short:1"])?;
+    let agent = agent_with(&fake.socket(), &list(&["short:1"]), &["--resync", "300ms"])?;
+    agent.until_warm(PATIENCE).await?;
+    fake.script().add(Rule::fail(Method::ImageStatus, tonic::Code::Internal, "database is locked"));
+    let asked = fake.journal().count(Method::ImageStatus);
+    fake.journal().wait_until(PATIENCE, |j| j.of(Method::ImageStatus).count() >= asked + 3).await?;
+    ensure!(agent.image("short:1").await?["state"] == "Present");
+    ensure!(fake.journal().count(Method::PullImage) == 0, "what cannot be looked for is not absent");
+    Ok(())
+}
+
+async fn flapping_runtime() -> Result<()> {
+    let mut fake = FakeCri::start()?;
+    let agent = agent(&fake.socket(), "images: []")?;
+    agent.until_warm(PATIENCE).await?;
+    for _ in 0..5 {
+        let seen = fake.journal().count(Method::Version);
+        fake.close();
+        fake.open()?;
+        fake.journal().wait_until(PATIENCE, |j| j.of(Method::Version).count() > seen).await?;
+    }
+    // the sixth connection comes after more than a second
+    let began = Instant::now();
+    let seen = fake.journal().count(Method::Version);
+    fake.close();
+    fake.open()?;
+    fake.journal().wait_until(PATIENCE, |j| j.of(Method::Version).count() > seen).await?;
+    ensure!(began.elapsed() > Duration::from_secs(1), "connected again after {:?}", began.elapsed());
+    Ok(())
+}
+
+async fn deadly_image() -> Result<()> {
+    let mut fake = FakeCri::start()?;
+    let image = "registry.example.com/deadly:1";
+    fake.script().add(Rule::hang(Method::PullImage));
+    let agent = agent(&fake.socket(), &list(&[image]))?;
+    for _ in 0..2 {
+        fake.journal().wait_until(PATIENCE, |j| j.pulling() == 1).await?;
+        fake.close();
+        fake.journal().wait_until(PATIENCE, |j| j.pulling() == 0).await?;
+        fake.open()?;
+    }
+    let row = agent.until_image(PATIENCE, image, "BackOff").await?;
+    ensure!(row["class"] == "RuntimeUnavailable", "{row:#}");
+    ensure!(fake.journal().count(Method::PullImage) == 2);
+    Ok(())
+}
+
+async fn several_entries() -> Result<()> {
+    let fake = FakeCri::start()?;
+    let image = "registry.example.com/a:1";
+    let entry = |os: &str| format!("  - {{image: '{image}', nodeSelector: {{kubernetes.io/os: {os}}}}}\n");
+    let agent = agent(&fake.socket(), &format!("images:\n{}{}", entry("linux"), entry("windows")))?;
+    agent.until_warm(PATIENCE).await?;
+    let present = agent.metric(&format!("prepull_image_present{{image=\"{image}\"}}")).await?;
+    ensure!((present - 1.0).abs() < f64::EPSILON, "{present}");
+    Ok(())
+}
+
+async fn spread_edit() -> Result<()> {
+    let fake = FakeCri::start()?;
+    let list = |image: &str| format!("limits: {{spread: 3s}}\nimages: ['{image}']\n");
+    let agent = agent(&fake.socket(), &list("registry.example.com/a:1"))?;
+    agent.until_warm(PATIENCE).await?;
+    let first = agent.metric("prepull_time_to_warm_seconds").await?;
+    ensure!(first < 1.0, "a node that starts does not wait: {first} s");
+    let (edited, began) = (list("registry.example.com/b:1"), Instant::now());
+    agent.edit(&edited)?;
+    fake.journal().wait_until(PATIENCE, |j| j.of(Method::PullImage).count() == 2).await?;
+    let own = prepull::spread::moment("test-node", &prepull::list::revision(&edited), Duration::from_secs(3));
+    ensure!(began.elapsed() >= own, "it began after {:?}, before its moment at {own:?}", began.elapsed());
+    ensure!(began.elapsed() < own + Duration::from_secs(2), "it began after {:?}", began.elapsed());
     Ok(())
 }
 
@@ -374,19 +478,5 @@ async fn late_runtime() -> Result<()> {
     ensure!(agent.get("/readyz").await?.0 == 503);
     fake.open()?;
     agent.until_warm(PATIENCE).await?;
-    Ok(())
-}
-
-async fn runtime_handler() -> Result<()> {
-    let fake = FakeCri::start()?;
-    let image = "registry.example.com/app:1";
-    let agent = agent(&fake.socket(), &format!("images: [{{image: '{image}', runtimeHandler: kata}}]"))?;
-    agent.until_warm(PATIENCE).await?;
-    let calls = fake.journal().read(|j| j.calls.clone());
-    let about: Vec<_> = calls.iter().filter(|c| c.image == image).collect();
-    ensure!(
-        about.iter().any(|c| c.method == Method::PullImage) && about.iter().any(|c| c.method == Method::ImageStatus)
-    );
-    ensure!(about.iter().all(|c| c.runtime_handler == "kata"), "{about:?}");
     Ok(())
 }

@@ -1,25 +1,27 @@
 //! The agent in a cluster: a real API server, a real service account with the rights of the manifests, and a runtime
 //! in memory.
 
+#![expect(clippy::print_stderr, reason = "what was measured stands beside the results")]
+
 mod support;
 
-use std::{future::Future, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Arguments;
 use serde_json::{Value, json};
 use support::{
-    apiserver::{ApiServer, ApiServerPart, Shared},
+    apiserver::{ApiServer, ApiServerPart},
+    cluster::{Place, Servers, image, list},
     fake_cri::{FakeCri, Offer},
     journal::Method,
     tenant::{Tenant, create, wait_for},
-    trials::trial,
 };
 use tokio::time::{Instant, sleep};
 
 /// Long enough for a busy machine, and never waited for in full when all is well.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     let servers = Servers::default();
@@ -34,58 +36,13 @@ fn main() -> ExitCode {
         servers.shared("a_service_account_brings_its_secrets", account),
         servers.shared("only_secrets_of_the_lists_own_namespace", foreign_secret),
         servers.shared("an_idle_agent_holds_one_watch", idle),
-        servers.own("an_outage_of_the_api_server", outage),
+        Servers::own("an_outage_of_the_api_server", outage),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// The servers of the trials.
-#[derive(Clone, Default)]
-struct Servers(Arc<Shared>);
-
-impl Servers {
-    /// A trial on the server that all share.
-    fn shared<F, R>(&self, name: &str, run: F) -> Trial
-    where
-        F: FnOnce(Place) -> R + Send + 'static,
-        R: Future<Output = Result<()>>,
-    {
-        let servers = self.clone();
-        trial(name, ApiServerPart::find(), |part| run(Place { part, servers }))
-    }
-
-    /// A trial that needs a server of its own.
-    fn own<F, R>(&self, name: &str, run: F) -> Trial
-    where
-        F: FnOnce(ApiServerPart) -> R + Send + 'static,
-        R: Future<Output = Result<()>>,
-    {
-        trial(name, ApiServerPart::find(), run)
-    }
-}
-
-/// Where a trial runs.
-struct Place {
-    part: ApiServerPart,
-    servers: Servers,
-}
-
-impl Place {
-    async fn tenant(&self, name: &str) -> Result<Tenant<'_>> {
-        Tenant::new(self.servers.0.get(&self.part).await?, name).await
-    }
-}
-
 fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_prepull").into()
-}
-
-fn image(name: &str) -> String {
-    format!("registry.example.com/{name}:1")
-}
-
-fn list(images: &[&str]) -> String {
-    images.iter().fold("images:\n".to_owned(), |list, name| list + "  - " + &image(name) + "\n")
 }
 
 fn problems(status: &Value) -> String {
@@ -223,6 +180,8 @@ async fn missing_right(place: Place) -> Result<()> {
     let told = |s: &Value| problems(s).contains("grant list and watch on this ConfigMap");
     let status = agent.until(PATIENCE, "the right is named", told).await?;
     ensure!(status["warm"] == false, "{status:#}");
+    let (code, why) = agent.get("/readyz").await?;
+    ensure!(code == 503 && why.contains("the list missing-right/another was not read yet: configmaps"), "{why}");
     sleep(Duration::from_secs(3)).await;
     let lines = agent.log().lines().filter(|l| l.contains("forbidden") || l.contains("403")).count();
     ensure!(lines == 1, "told once, not for each try:\n{}", agent.log());

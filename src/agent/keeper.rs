@@ -11,38 +11,33 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep, sleep_until},
 };
-use tonic::Status as RpcStatus;
 
 use super::{
     ReadyWhen, Reporter,
+    attempt::{self, Attempt, Done},
     cluster::{Cluster, News, replace_if_new},
     link::LinkEvent,
     lists::ListUpdate,
+    looks::{LookNews, Looks},
     rotation::Rotation,
     sources::{Change, SourceNames, Sources},
 };
 use crate::{
     clock::{Clock, Moment},
-    credentials::{
-        Source as CredentialSource,
-        lookup::{self, Credentials, Request},
-    },
-    desired::{Desired, Target, TargetKey},
+    credentials::lookup::Credentials,
+    desired::{Desired, TargetKey},
     http::Query,
     image_state::ImageState,
     list::affinity::NodeFacts,
     metrics::Metrics,
     node_view::NodeView,
     plan::Action,
-    pull_secrets::{Fetched, PullSecrets, Seen},
-    puller,
-    runtime::{Runtime, code_name},
+    runtime::Runtime,
+    spread,
     status::Status,
-    stock::{Observation, Outcome, Stock, Warmth},
+    stock::{Outcome, Stock, Warmth},
 };
 
-/// After a look that failed, or a pull whose call broke while the connection stands.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Time that ended pulls get to tell the runtime so.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -84,23 +79,10 @@ pub struct Once {
     pub retry_until: Option<Moment>,
 }
 
-/// A pull that ended.
-struct Done {
-    key: TargetKey,
-    began: Moment,
-    outcome: Outcome,
-    lookups: Vec<(CredentialSource, lookup::Outcome)>,
-    /// What was wrong while credentials were looked for.
-    problems: Vec<String>,
-    /// The Secrets and service accounts that it used.
-    seen: Vec<Seen>,
-}
-
 /// The keeper of the stock.
 pub struct Keeper<R> {
     node: NodeFacts,
     node_name: Arc<str>,
-    resync: Duration,
     ready_when: ReadyWhen,
     /// Why nothing new is known about the node.
     node_problem: Option<String>,
@@ -115,19 +97,20 @@ pub struct Keeper<R> {
     /// Why it does not answer.
     runtime_problem: Option<String>,
     was_linked: bool,
-    looks: JoinSet<Result<Observation, RpcStatus>>,
-    /// Something happened while a look was under way that it may have missed.
-    look_again: bool,
-    next_look: Instant,
+    looks: Looks,
+    /// Why the store is not known as it is now.
+    look_problem: Option<String>,
     pulls: JoinSet<Done>,
-    pulling: HashMap<TargetKey, AbortHandle>,
+    /// Pulls under way, each with its number.
+    pulling: HashMap<TargetKey, (u64, AbortHandle)>,
+    /// Pulls begun so far.
+    begun: u64,
     wake: Option<Moment>,
     warm: Option<bool>,
     warmed_once: bool,
     once: Option<Once>,
-    credentials: Arc<Credentials>,
-    /// What was wrong with the credentials of each image, at its last attempt.
-    credential_problems: HashMap<TargetKey, Vec<String>>,
+    credentials: attempt::Sources,
+    credential_problems: attempt::Problems,
 }
 
 impl<R: Reporter> Keeper<R> {
@@ -136,10 +119,10 @@ impl<R: Reporter> Keeper<R> {
         Self {
             node_name: settings.node.name.as_str().into(),
             node: settings.node,
-            resync: settings.resync,
             ready_when: settings.ready_when,
             node_problem: None,
             sources: Sources::new(settings.sources),
+            credentials: attempt::Sources { named: settings.cluster.pull_secrets(), node: settings.credentials },
             cluster: settings.cluster,
             rotation: Rotation::default(),
             metrics,
@@ -150,17 +133,16 @@ impl<R: Reporter> Keeper<R> {
             runtime: None,
             runtime_problem: None,
             was_linked: false,
-            looks: JoinSet::new(),
-            look_again: false,
-            next_look: Instant::now() + settings.resync,
+            looks: Looks::new(settings.resync),
+            look_problem: None,
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
+            begun: 0,
             wake: None,
             warm: None,
             warmed_once: false,
             once: settings.once,
-            credentials: settings.credentials,
-            credential_problems: HashMap::new(),
+            credential_problems: attempt::Problems::default(),
         }
     }
 
@@ -173,13 +155,12 @@ impl<R: Reporter> Keeper<R> {
                 Some(update) = inputs.lists.recv() => self.list(update),
                 Some(event) = inputs.link.recv() => self.link(event),
                 Some(news) = self.cluster.news() => self.cluster_news(news),
-                Some(look) = self.looks.join_next() => self.looked(look),
+                news = self.looks.news(), if self.runtime.is_some() => self.look_news(news),
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
                     continue;
                 }
-                () = sleep_until(self.next_look), if self.runtime.is_some() => self.look(),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
                 else => break,
             }
@@ -215,9 +196,12 @@ impl<R: Reporter> Keeper<R> {
     fn turn(&mut self) {
         let now = self.clock.now();
         let plan = self.stock.plan(now);
-        self.wake = [plan.wake, self.once.and_then(|o| o.retry_until)].into_iter().flatten().min();
+        let deadline = self.once.and_then(|once| once.retry_until);
+        let over = deadline.is_some_and(|until| now >= until);
+        self.wake = [plan.wake, deadline.filter(|_| !over)].into_iter().flatten().min();
         for action in plan.actions {
             match action {
+                Action::Start(_) if over => {}
                 Action::Start(index) => self.start(index, now),
                 // noted by the stock itself
                 Action::Hold(..) => {}
@@ -232,6 +216,7 @@ impl<R: Reporter> Keeper<R> {
         };
         let secrets = self.rotation.wanted(in_back_off);
         self.cluster.need(|needs| replace_if_new(&mut needs.secrets, secrets));
+        self.reporter.turned(&self.stock);
         let warmth = self.stock.warmth();
         if self.warm != Some(warmth.warm) && self.stock.list_read() && self.stock.looked() {
             self.warm = Some(warmth.warm);
@@ -248,55 +233,49 @@ impl<R: Reporter> Keeper<R> {
         let (target, _, _) = self.stock.target(index);
         let (key, target) = (target.key.clone(), target.clone());
         self.stock.started(index, now);
-        let handle =
-            self.pulls.spawn(attempt(runtime, target, self.cluster.pull_secrets(), self.credentials.clone(), now));
-        self.pulling.insert(key, handle);
+        self.begun += 1;
+        let sources = self.credentials.clone();
+        let attempt = Attempt { number: self.begun, runtime, target, sources, began: now };
+        let handle = self.pulls.spawn(attempt.make());
+        self.pulling.insert(key, (self.begun, handle));
     }
 
     fn pulled(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // a pull that was ended by this keeper has nothing to tell
-        let Ok(Done { key, began, outcome, lookups, problems, seen }) = done else { return };
+        let Ok(Done { number, key, began, outcome, lookups, problems, seen }) = done else { return };
         let now = self.clock.now();
+        // one that had ended when its entry went away must not be taken for the pull of an entry that came back
+        if self.pulling.get(&key).is_none_or(|(current, _)| *current != number) {
+            return;
+        }
         self.pulling.remove(&key);
         for (source, result) in lookups {
             self.metrics.credential_lookup(source, result);
         }
-        self.note_credential_problems(&key, problems);
+        self.credential_problems.note(&key, problems);
         if let Some(index) = self.stock.find(&key) {
             let (target, _, _) = self.stock.target(index);
             self.metrics.pulled(target.image.registry(), &outcome, now.since(began));
         }
         if outcome == Outcome::Interrupted {
-            self.look_soon();
+            self.looks.soon();
         }
         let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
-        if failed && self.rotation.failed(&key, began, seen) {
-            if let Some(index) = self.stock.find(&key) {
-                self.stock.forgive(index, now);
-            }
-        }
-    }
-
-    /// Keeps what was wrong for the status, and logs what is new.
-    fn note_credential_problems(&mut self, key: &TargetKey, problems: Vec<String>) {
-        for problem in &problems {
-            if !self.credential_problems.values().flatten().any(|known| known == problem) {
-                tracing::warn!(%problem, "a source of credentials has a problem");
-            }
-        }
-        if problems.is_empty() {
-            self.credential_problems.remove(key);
-        } else {
-            self.credential_problems.insert(key.clone(), problems);
+        let changed = failed && self.rotation.failed(&key, began, seen);
+        if let Some(index) = self.stock.find(&key).filter(|_| changed) {
+            self.stock.forgive(index, now);
         }
     }
 
     fn list(&mut self, update: ListUpdate) {
-        if let Some(good) = update.read.is_good() {
+        let (source, good) = (update.source.clone(), update.read.is_good());
+        let change = self.sources.update(update);
+        if let Some(good) = good {
             self.metrics.list_reloaded(good);
+            self.reporter.list(&source, self.sources.problems(&source));
         }
-        if self.sources.update(update) == Change::InForce {
+        if change == Change::InForce {
             self.apply();
         }
     }
@@ -331,13 +310,17 @@ impl<R: Reporter> Keeper<R> {
         desired.unknown = self.sources.unread().or_else(|| desired.undecided().then(|| self.labels_unknown()));
         let selects_nodes = lists.iter().any(|l| l.list.selects_nodes());
         self.cluster.need(|needs| replace_if_new(&mut needs.node, selects_nodes));
-        for unwanted in self.stock.apply(desired, self.clock.now()) {
-            if let Some(pull) = self.pulling.remove(&unwanted) {
+        let now = self.clock.now();
+        // a new node, or an agent that starts again, does not wait: only an edit reaches all nodes at once
+        if self.stock.list_read() && desired.revision != self.stock.desired().revision {
+            self.stock.spread(now + spread::moment(&self.node_name, &desired.revision, desired.limits.spread));
+        }
+        for unwanted in self.stock.apply(desired, now) {
+            if let Some((_, pull)) = self.pulling.remove(&unwanted) {
                 pull.abort();
             }
         }
-        let stock = &self.stock;
-        self.credential_problems.retain(|key, _| stock.find(key).is_some());
+        self.credential_problems.retain(&self.stock);
         self.look();
     }
 
@@ -356,14 +339,14 @@ impl<R: Reporter> Keeper<R> {
                     self.stock.runtime_back(self.clock.now());
                 }
                 self.was_linked = true;
-                self.looks.abort_all();
-                self.looks = JoinSet::new();
                 self.look();
             }
             LinkEvent::Down(reason) => {
                 tracing::warn!(%reason, "the runtime does not answer; waiting for it");
                 self.runtime = None;
                 self.runtime_problem = Some(reason);
+                self.looks.end();
+                self.look_problem = None;
                 self.stock.runtime_gone();
             }
         }
@@ -371,28 +354,17 @@ impl<R: Reporter> Keeper<R> {
 
     /// Looks at the store; again afterwards where a look is under way.
     fn look(&mut self) {
-        self.next_look = Instant::now() + self.resync;
         // without a list there is nothing to look for, and the first list looks by itself
-        if !self.stock.list_read() {
-            return;
+        if let Some(runtime) = self.runtime.clone().filter(|_| self.stock.list_read()) {
+            self.looks.begin(runtime, self.stock.desired().targets.clone(), self.clock.now());
         }
-        let Some(runtime) = self.runtime.clone() else { return };
-        if !self.looks.is_empty() {
-            self.look_again = true;
-            return;
-        }
-        self.look_again = false;
-        let (targets, began) = (self.stock.desired().targets.clone(), self.clock.now());
-        self.looks.spawn(async move { runtime.look(targets, began).await });
     }
 
-    fn look_soon(&mut self) {
-        self.next_look = self.next_look.min(Instant::now() + LOOK_AGAIN);
-    }
-
-    fn looked(&mut self, look: Result<Result<Observation, RpcStatus>, tokio::task::JoinError>) {
-        match look {
-            Ok(Ok(observation)) => {
+    fn look_news(&mut self, news: LookNews) {
+        match news {
+            LookNews::Due => return self.look(),
+            LookNews::Looked(observation) => {
+                self.look_problem = None;
                 let first = !self.stock.looked() && self.stock.list_read();
                 self.stock.looked_at(&observation, self.clock.now());
                 if first {
@@ -400,13 +372,14 @@ impl<R: Reporter> Keeper<R> {
                     tracing::info!(present, required, "store looked at for the first time");
                 }
             }
-            Ok(Err(status)) => {
-                tracing::warn!(code = code_name(&status), error = %crate::error_text::one_line(status.message()), "the runtime's store cannot be looked at; trying again");
-                self.look_soon();
+            LookNews::Failed(problem) | LookNews::Slow(problem) => {
+                if self.look_problem.as_ref() != Some(&problem) {
+                    tracing::warn!(%problem, "what is in the store is not known as it is now; trying again");
+                    self.look_problem = Some(problem);
+                }
             }
-            Err(_) => {}
         }
-        if self.look_again {
+        if self.looks.wanted_again() {
             self.look();
         }
     }
@@ -427,8 +400,20 @@ impl<R: Reporter> Keeper<R> {
         }
     }
 
+    /// How far the node is, and what of the lists and the runtime explains it.
+    fn warmth(&self) -> Warmth {
+        let mut warmth = self.stock.warmth();
+        if !self.stock.list_read() {
+            warmth.reason = self.sources.unread().unwrap_or(warmth.reason);
+        }
+        if let Some(problem) = self.runtime_problem.as_ref().or(self.look_problem.as_ref()).filter(|_| !warmth.warm) {
+            warmth.reason = format!("{}; {problem}", warmth.reason);
+        }
+        warmth
+    }
+
     fn readiness(&self) -> Warmth {
-        let warmth = self.stock.warmth();
+        let warmth = self.warmth();
         match self.ready_when {
             ReadyWhen::Warm => warmth,
             ReadyWhen::Running => Warmth { warm: true, ..warmth },
@@ -436,36 +421,13 @@ impl<R: Reporter> Keeper<R> {
     }
 
     fn status(&self) -> Status {
-        let problems = |key: &TargetKey| self.credential_problems.get(key).cloned().unwrap_or_default();
         let mut status = Status {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
-            runtime_problem: self.runtime_problem.clone(),
+            runtime_problem: self.runtime_problem.clone().or_else(|| self.look_problem.clone()),
             lists: self.sources.status(),
-            ..Status::of(&self.stock, self.stock.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
+            ..Status::of(&self.stock, self.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
-        status.add_problems(&self.stock, problems);
+        status.add_problems(&self.stock, |key| self.credential_problems.of(key));
         status
     }
-}
-
-/// One attempt: the credentials as they are now, then the pull.
-async fn attempt(
-    runtime: Runtime,
-    target: Target,
-    secrets: Arc<dyn PullSecrets>,
-    credentials: Arc<Credentials>,
-    began: Moment,
-) -> Done {
-    let Fetched { pull_secrets, service_account_secrets, mut problems, seen } =
-        secrets.fetch(&target.pull_secrets, &target.service_accounts).await;
-    let request = Request {
-        image: &target.image,
-        pull_secrets: &pull_secrets,
-        service_account_secrets: &service_account_secrets,
-        offline: false,
-    };
-    let found = credentials.lookup(request).await;
-    problems.extend(found.problems);
-    let outcome = puller::pull(&runtime, &target, &found.credentials).await;
-    Done { key: target.key, began, outcome, lookups: found.outcomes, problems, seen }
 }

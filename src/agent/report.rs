@@ -1,8 +1,10 @@
 //! What people are told while the keeper works.
 
+use std::sync::Arc;
+
 use crate::{
     image_state::ImageState,
-    stock::{Transition, Warmth},
+    stock::{Stock, Transition, Warmth},
 };
 
 /// Is told about every change.
@@ -11,6 +13,10 @@ pub trait Reporter {
     fn transition(&mut self, transition: &Transition);
     /// The node became warm, or stopped being so.
     fn warmth(&mut self, warmth: &Warmth);
+    /// A list was read, with these problems; it may be out of use.
+    fn list(&mut self, _list: &Arc<str>, _problems: &[String]) {}
+    /// The loop turned.
+    fn turned(&mut self, _stock: &Stock) {}
 }
 
 impl Reporter for Box<dyn Reporter> {
@@ -20,6 +26,14 @@ impl Reporter for Box<dyn Reporter> {
 
     fn warmth(&mut self, warmth: &Warmth) {
         (**self).warmth(warmth);
+    }
+
+    fn list(&mut self, list: &Arc<str>, problems: &[String]) {
+        (**self).list(list, problems);
+    }
+
+    fn turned(&mut self, stock: &Stock) {
+        (**self).turned(stock);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Starts the tasks that lists, node and secrets come from, and hands out the keeper's ends.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use kube::Client;
 use tokio::sync::{mpsc, watch};
@@ -9,14 +9,20 @@ use super::{
     cluster::Cluster,
     lists::{self, ListUpdate},
     sources::SourceNames,
+    telling::ClusterReporter,
 };
 use crate::{
+    clock::Clock,
     kubernetes::{
         configmaps::{self, ConfigMapName, Selection},
+        events::{self, Subjects},
+        gate::{self, OwnPod},
         node, rotation,
         secrets::ClusterSecrets,
+        writes::Writer,
     },
     node_view::NodeView,
+    node_writes::{NodeWrites, Parts},
 };
 
 /// Follows a file.
@@ -46,11 +52,41 @@ pub(super) fn lists(
     names
 }
 
-/// Tells the keeper about its node and about the objects that entries name.
-pub(super) fn cluster(client: &Client, node: &str) -> Cluster {
+/// What the agent does in a cluster beside following lists.
+#[derive(Debug)]
+pub struct ClusterOptions {
+    /// The Pod that it is, where it knows.
+    pub pod: Option<OwnPod>,
+    /// What it writes to its Node.
+    pub writes: Parts,
+    /// The start-up taint's key.
+    pub startup_taint: String,
+    /// When the start-up taint goes at the latest.
+    pub startup_taint_timeout: Duration,
+}
+
+/// Tells the keeper about its node and about the objects that entries name, and the cluster about the keeper.
+pub(super) fn cluster(
+    client: &Client,
+    node: &str,
+    clock: Clock,
+    options: ClusterOptions,
+) -> (Cluster, ClusterReporter) {
+    let ClusterOptions { pod, writes, startup_taint, startup_taint_timeout } = options;
     let (cluster, news, needs) = Cluster::new(Arc::new(ClusterSecrets::new(client.clone())));
-    let (seen, _) = watch::channel(NodeView::default());
+    let (reporter, notices, reports) = ClusterReporter::new();
+    let (seen, view) = watch::channel(NodeView::default());
     tokio::spawn(rotation::follow(client.clone(), needs.clone(), news.clone()));
-    tokio::spawn(node::follow(client.clone(), node.to_owned(), false, needs, news, seen));
-    cluster
+    tokio::spawn(node::follow(client.clone(), node.to_owned(), writes.any(), needs, news, seen));
+    let subjects = Subjects { pod: pod.clone(), node: writes.any().then(|| (node.to_owned(), view.clone())) };
+    tokio::spawn(events::run(client.clone(), subjects, node.to_owned(), clock, notices));
+    if writes.any() {
+        let writer = Writer::new(client.clone(), node.to_owned(), startup_taint.clone(), clock);
+        let writes = NodeWrites::new(writes, startup_taint, startup_taint_timeout, clock.now());
+        tokio::spawn(writer.run(writes, reports.clone(), view));
+    }
+    if let Some(pod) = pod {
+        tokio::spawn(gate::run(client.clone(), pod, clock, reports));
+    }
+    (cluster, reporter)
 }

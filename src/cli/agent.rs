@@ -2,6 +2,7 @@
 
 mod lists;
 mod values;
+mod writes;
 
 use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -9,7 +10,7 @@ use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use self::lists::ListArgs;
+use self::{lists::ListArgs, writes::WriteArgs};
 use super::{
     WRONG_USAGE,
     options::{CredentialArgs, RuntimeArgs},
@@ -24,6 +25,11 @@ use crate::{
 pub(super) struct Args {
     #[command(flatten)]
     lists: ListArgs,
+    #[command(flatten)]
+    writes: WriteArgs,
+    /// Remove label, condition and start-up taint from this agent's Node, then be ready and do nothing: for an uninstall
+    #[arg(long, env = "PREPULL_CLEANUP")]
+    cleanup: bool,
     /// This node's name [default: NODE_NAME, else the host name]
     #[arg(long, env = "PREPULL_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
@@ -61,8 +67,26 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { lists, node_name, listen, resync, ready_when, log_format, log_level, runtime, credentials } = args;
-    let lists = match lists.into_lists() {
+    let Args {
+        lists,
+        writes,
+        cleanup,
+        node_name,
+        listen,
+        resync,
+        ready_when,
+        log_format,
+        log_level,
+        runtime,
+        credentials,
+    } = args;
+    let writes = writes.into_options();
+    if cleanup {
+        start_logging(log_format, log_level);
+        agent::clean_up(local_node(node_name).name, listen, writes.startup_taint).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lists = match lists.into_lists(writes) {
         Ok(lists) => lists,
         Err(wrong) => {
             output::note(&format!("prepull: {wrong}"));

@@ -50,7 +50,7 @@ pub async fn follow(
 }
 
 /// What is known now: what was known before stays so while nothing newer is told.
-fn look(before: &NodeView, told: Told<Node>, name: &str) -> NodeView {
+pub(super) fn look(before: &NodeView, told: Told<Node>, name: &str) -> NodeView {
     let problem = match told {
         Told::All(nodes) => match nodes.into_iter().next() {
             Some(node) => return view_of(node),

@@ -13,13 +13,15 @@ use kube::{
     runtime::watcher::{self, Config, Event, watcher},
 };
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error_text::one_line;
 
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// With jitter up to twice this: thousands of nodes must not come at once.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// An API server that says nothing for so long does not answer.
+const ANSWER_BOUND: Duration = Duration::from_secs(30);
 /// A watch that stood so long was well: the next failure is a first one.
 const STOOD_WELL: Duration = Duration::from_secs(30);
 
@@ -145,7 +147,20 @@ where
                 self.retry_at = None;
             }
             let events = self.events.get_or_insert_with(|| watcher(self.api.clone(), self.config.clone()).boxed());
-            match events.next().await {
+            // a standing watch has bounds of its own; before it stands, an API server may hang
+            let event = if self.stands_since.is_some() {
+                events.next().await
+            } else if let Ok(event) = timeout(ANSWER_BOUND, events.next()).await {
+                event
+            } else {
+                let why = format!("it said nothing for {} s", ANSWER_BOUND.as_secs());
+                self.start_over();
+                match self.lost(Trouble::NoAnswer(why)) {
+                    Some(told) => return told,
+                    None => continue,
+                }
+            };
+            match event {
                 Some(Ok(Event::Init)) => self.listed.clear(),
                 Some(Ok(Event::InitApply(object))) => self.listed.push(object),
                 Some(Ok(Event::InitDone)) => {
@@ -160,14 +175,29 @@ where
                 Some(Err(error)) => {
                     let trouble = Trouble::of(&error);
                     self.start_over();
-                    if self.told.as_ref().is_none_or(|told| told.is_forbidden() != trouble.is_forbidden()) {
-                        self.told = Some(trouble.clone());
-                        return Told::Lost(trouble);
+                    if let Some(told) = self.lost(trouble) {
+                        return told;
                     }
                 }
                 None => self.start_over(),
             }
         }
+    }
+
+    /// What is told of a trouble: each kind once until the watch stands.
+    fn lost(&mut self, trouble: Trouble) -> Option<Told<K>> {
+        let new = self.told.as_ref().is_none_or(|told| told.is_forbidden() != trouble.is_forbidden());
+        new.then(|| {
+            self.told = Some(trouble.clone());
+            Told::Lost(trouble)
+        })
+    }
+
+    /// Lists again at once: what was told last was not enough to act on.
+    pub fn again(&mut self) {
+        self.events = None;
+        self.stands_since = None;
+        self.listed.clear();
     }
 
     fn start_over(&mut self) {

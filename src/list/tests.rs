@@ -57,6 +57,15 @@ fn every_field_is_read() {
 }
 
 #[test]
+fn comments_are_nothing_wherever_they_stand() {
+    let text = "# first\n---\n# head\ndefaults: # why\n  # above\n  priority: 1 # beside\nimages: # all\n  # the first\n  - q.io/a:1 # small\n\n  # the second\n  - image: q.io/b:1 # large\n    # more\n    pin: true\n  - {image: q.io/c:1, # flow\n     pin: true}\n# last\n";
+    let list = parse(text);
+    assert_eq!(list.problems, []);
+    let images: Vec<_> = list.entries.iter().map(|e| e.image.as_str()).collect();
+    assert_eq!(images, ["q.io/a:1", "q.io/b:1", "q.io/c:1"]);
+}
+
+#[test]
 fn an_empty_list_is_a_list() {
     for text in ["", "---\n", "# nothing yet\n", "images:\n", "images: []\n", "{}"] {
         assert!(parse(text).entries.is_empty(), "{text:?}");

@@ -186,3 +186,31 @@ pub(super) async fn log_lines() -> Result<()> {
     ensure!(agent.log().lines().count() == ticks, "a tick is no news: {}", agent.log());
     Ok(())
 }
+
+pub(super) async fn no_list() -> Result<()> {
+    let fake = FakeCri::start()?;
+    fake.script().add(Rule::fail(Method::ListImages, tonic::Code::Unimplemented, "unknown method"));
+    let (here, missing) = ("registry.example.com/here:1", "registry.example.com/missing:1");
+    fake.put([here])?;
+    let agent = agent_with(&fake.socket(), &list(&[here, missing]), &["--resync", "300ms"])?;
+    agent.until_warm(PATIENCE).await?;
+    fake.take(missing);
+    fake.journal().wait_until(PATIENCE, |j| j.of(Method::PullImage).count() == 2).await?;
+    agent.until_warm(PATIENCE).await?;
+    ensure!(fake.journal().calls(Method::PullImage).iter().all(|call| call.image == missing));
+    Ok(())
+}
+
+pub(super) async fn runtime_handler() -> Result<()> {
+    let fake = FakeCri::start()?;
+    let image = "registry.example.com/app:1";
+    let agent = agent(&fake.socket(), &format!("images: [{{image: '{image}', runtimeHandler: kata}}]"))?;
+    agent.until_warm(PATIENCE).await?;
+    let calls = fake.journal().read(|j| j.calls.clone());
+    let about: Vec<_> = calls.iter().filter(|c| c.image == image).collect();
+    ensure!(
+        about.iter().any(|c| c.method == Method::PullImage) && about.iter().any(|c| c.method == Method::ImageStatus)
+    );
+    ensure!(about.iter().all(|c| c.runtime_handler == "kata"), "{about:?}");
+    Ok(())
+}

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `PREPULL_TEST_CONTAINERD_1_7` | folder with `containerd`, its shim and `ctr` of generation 1.7 |
 //! | `PREPULL_TEST_CONTAINERD_2_1` | the same of generation 2.1 |
+//! | `KUBEBUILDER_ASSETS` | folder with `kube-apiserver` and `etcd`, see `apiserver` |
 //! | `PREPULL_TEST_REQUIRE_ALL` | `1`: a part that is missing fails its tests instead of skipping them |
 //!
 //! The `containerd` in `PATH` is always one of the runtimes, under the generation that it really has.

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use crate::{
-    agent::Lists,
+    agent::{ClusterOptions, Lists},
     cli::images::or_twin,
     kubernetes::configmaps::{ConfigMapName, Selection},
 };
@@ -27,7 +27,7 @@ pub(super) struct ListArgs {
 
 impl ListArgs {
     /// Where lists come from, or in one line why these flags do not go together. An empty variable is none.
-    pub(super) fn into_lists(self) -> Result<Lists, String> {
+    pub(super) fn into_lists(self, options: ClusterOptions) -> Result<Lists, String> {
         let Self { images, configmap, configmap_selector, configmap_namespace } = self;
         let images = images.filter(|path| !path.as_os_str().is_empty());
         let selector = configmap_selector.filter(|s| !s.is_empty());
@@ -60,20 +60,26 @@ impl ListArgs {
                 "--images and ConfigMaps exclude each other; with --images no API server is contacted, so leave one out"
                     .to_owned(),
             ),
+            Some(_) if options.writes.any() => {
+                Err("--node-writes needs the API server, which --images leaves alone; use --configmap, or leave it out".to_owned())
+            }
             Some(path) => Ok(Lists::File(path)),
             None if named.is_empty() && selected.is_none() => Err(
                 "no list is named; give --images FILE, --configmap NAMESPACE/NAME or --configmap-selector".to_owned()
             ),
-            None => Ok(Lists::Cluster { named, selected }),
+            None => Ok(Lists::Cluster { named, selected, options }),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser;
 
     use super::*;
+    use crate::node_writes::Parts;
 
     #[derive(Debug, Parser)]
     struct Cli {
@@ -83,7 +89,13 @@ mod tests {
 
     fn lists(flags: &[&str]) -> Result<Lists, String> {
         let flags = ["test"].iter().chain(flags);
-        Cli::try_parse_from(flags).map_err(|e| e.to_string())?.lists.into_lists()
+        let options = ClusterOptions {
+            pod: None,
+            writes: Parts { label: flags.clone().any(|f| *f == "--label"), ..Parts::default() },
+            startup_taint: String::new(),
+            startup_taint_timeout: Duration::ZERO,
+        };
+        Cli::try_parse_from(flags.filter(|f| **f != "--label")).map_err(|e| e.to_string())?.lists.into_lists(options)
     }
 
     #[test]
@@ -92,6 +104,7 @@ mod tests {
             (&[][..], "give --images"),
             (&["--images", "a", "--configmap", "a/b"], "leave one out"),
             (&["--images", "a", "--configmap-selector", "x", "--configmap-namespace", "y"], "leave one out"),
+            (&["--images", "a", "--label"], "use --configmap"),
             (&["--configmap-selector", "x"], "add --configmap-namespace"),
             (&["--configmap", "a/b", "--configmap-namespace", "y"], "goes with --configmap-selector"),
             (&["--configmap", "b"], "NAMESPACE/NAME"),
@@ -101,7 +114,7 @@ mod tests {
             assert!(wrong.contains(remedy), "{flags:?}: {wrong}");
         }
         assert!(matches!(lists(&["--images", "a"]), Ok(Lists::File(_))));
-        let Ok(Lists::Cluster { named, selected: Some(selected) }) = lists(&[
+        let Ok(Lists::Cluster { named, selected: Some(selected), .. }) = lists(&[
             "--configmap",
             "a/b",
             "--configmap",

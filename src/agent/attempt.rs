@@ -1,0 +1,97 @@
+//! One attempt to pull one image, and what it told about its credentials.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    clock::Moment,
+    credentials::{
+        Source,
+        lookup::{self, Credentials, Request},
+    },
+    desired::{Target, TargetKey},
+    pull_secrets::{Fetched, PullSecrets, Seen},
+    puller,
+    runtime::Runtime,
+    stock::{Outcome, Stock},
+};
+
+/// Where credentials come from.
+#[derive(Clone)]
+pub(super) struct Sources {
+    /// Secrets and service accounts that entries name.
+    pub(super) named: Arc<dyn PullSecrets>,
+    /// The node's own.
+    pub(super) node: Arc<Credentials>,
+}
+
+/// An attempt that ended.
+pub(super) struct Done {
+    pub(super) number: u64,
+    pub(super) key: TargetKey,
+    pub(super) began: Moment,
+    pub(super) outcome: Outcome,
+    pub(super) lookups: Vec<(Source, lookup::Outcome)>,
+    /// What was wrong while credentials were looked for.
+    pub(super) problems: Vec<String>,
+    /// The Secrets and service accounts that it used.
+    pub(super) seen: Vec<Seen>,
+}
+
+/// One attempt at one image.
+pub(super) struct Attempt {
+    /// Tells it from an earlier one at the same image.
+    pub(super) number: u64,
+    pub(super) runtime: Runtime,
+    pub(super) target: Target,
+    pub(super) sources: Sources,
+    pub(super) began: Moment,
+}
+
+impl Attempt {
+    /// Finds the credentials as they are now, then pulls.
+    pub(super) async fn make(self) -> Done {
+        let Self { number, runtime, target, sources, began } = self;
+        let Fetched { pull_secrets, service_account_secrets, mut problems, seen } =
+            sources.named.fetch(&target.pull_secrets, &target.service_accounts).await;
+        let request = Request {
+            image: &target.image,
+            pull_secrets: &pull_secrets,
+            service_account_secrets: &service_account_secrets,
+            offline: false,
+        };
+        let found = sources.node.lookup(request).await;
+        problems.extend(found.problems);
+        let outcome = puller::pull(&runtime, &target, &found.credentials).await;
+        Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen }
+    }
+}
+
+/// What was wrong with the credentials of each image, at its last attempt.
+#[derive(Debug, Default)]
+pub(super) struct Problems(HashMap<TargetKey, Vec<String>>);
+
+impl Problems {
+    /// Keeps what was wrong for the status, and logs what is new.
+    pub(super) fn note(&mut self, key: &TargetKey, problems: Vec<String>) {
+        for problem in &problems {
+            if !self.0.values().flatten().any(|known| known == problem) {
+                tracing::warn!(%problem, "a source of credentials has a problem");
+            }
+        }
+        if problems.is_empty() {
+            self.0.remove(key);
+        } else {
+            self.0.insert(key.clone(), problems);
+        }
+    }
+
+    /// Those of one image.
+    pub(super) fn of(&self, key: &TargetKey) -> Vec<String> {
+        self.0.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Forgets images that are no longer wanted.
+    pub(super) fn retain(&mut self, stock: &Stock) {
+        self.0.retain(|key, _| stock.find(key).is_some());
+    }
+}

@@ -1,0 +1,54 @@
+//! What the agent writes in the cluster, and who it is there.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::duration;
+use crate::{agent::ClusterOptions, kubernetes::gate::OwnPod, node_writes::Parts};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct WriteArgs {
+    /// What is written to this agent's own Node; nothing unless an admission policy keeps it to that
+    #[arg(long, env = "PREPULL_NODE_WRITES", value_name = "WHAT", value_delimiter = ',')]
+    node_writes: Vec<NodeWrite>,
+    /// Taint that is removed from the Node when it is first warm
+    #[arg(long, env = "PREPULL_STARTUP_TAINT", value_name = "KEY", default_value = "prepull.dev/not-warm")]
+    startup_taint: String,
+    /// The taint is removed this long after the agent's start at the latest
+    #[arg(long, env = "PREPULL_STARTUP_TAINT_TIMEOUT", value_name = "DURATION", default_value = "15m", value_parser = duration)]
+    startup_taint_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NodeWrite {
+    /// The condition ImagesPrepulled
+    Condition,
+    /// The label prepull.dev/warm
+    Label,
+    /// The removal of the start-up taint
+    Taint,
+}
+
+impl WriteArgs {
+    pub(super) fn into_options(self) -> ClusterOptions {
+        let Self { node_writes, startup_taint, startup_taint_timeout } = self;
+        let has = |part| node_writes.contains(&part);
+        ClusterOptions {
+            pod: own_pod(),
+            writes: Parts {
+                condition: has(NodeWrite::Condition),
+                label: has(NodeWrite::Label),
+                taint: has(NodeWrite::Taint),
+            },
+            startup_taint,
+            startup_taint_timeout,
+        }
+    }
+}
+
+/// The Pod that this process runs in, as the downward API tells.
+fn own_pod() -> Option<OwnPod> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    Some(OwnPod { namespace: variable("POD_NAMESPACE")?, name: variable("POD_NAME")?, uid: variable("POD_UID")? })
+}

@@ -1,0 +1,77 @@
+//! Removes from the Node what this agent ever wrote there, before it is uninstalled.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, Client};
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    node,
+    watch::{Told, Trouble, Watch},
+    writes::Writer,
+};
+use crate::{clock::Clock, node_view::NodeView, node_writes::LABEL};
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
+
+/// Removes condition, label and taint, tells by `left` why something is left, and ends when it is.
+pub async fn run(client: Client, name: String, taint_key: String, clock: Clock, left: watch::Sender<Option<String>>) {
+    let mut writer = Writer::new(client.clone(), name.clone(), taint_key.clone(), clock);
+    let mut watch = Watch::one(Api::<Node>::all(client), &name);
+    let mut view = NodeView::default();
+    loop {
+        let told = watch.next().await;
+        if let Told::Lost(Trouble::Forbidden(why)) = &told {
+            left.send_replace(Some(format!("{why}; grant list and watch on nodes (component node-writes)")));
+            continue;
+        }
+        view = node::look(&view, told, &name);
+        if let Some(problem) = &view.problem {
+            left.send_replace(Some(problem.clone()));
+            continue;
+        }
+        if is_clean(&view, &taint_key) {
+            tracing::info!(node = name, "the node carries nothing of prepull");
+            left.send_replace(None);
+            return;
+        }
+        let mut retries = ExponentialBuilder::new()
+            .with_min_delay(FIRST_RETRY)
+            .with_max_delay(LONGEST_RETRY)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        while !writer.guarded().await {
+            let why = "nothing may be written to the node, as the log says; keep component node-writes installed";
+            left.send_replace(Some(why.to_owned()));
+            sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
+        }
+        if let Err(error) = remove(&writer, &view, &taint_key).await {
+            let problem = Trouble::of_request(&error).to_string();
+            tracing::warn!(node = name, problem, "the node could not be cleaned; trying again");
+            left.send_replace(Some(problem));
+            sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
+            // looks at the node anew: what is there decides what is left to do
+            watch.again();
+        }
+    }
+}
+
+async fn remove(writer: &Writer, view: &NodeView, taint_key: &str) -> Result<(), kube::Error> {
+    if view.taints.iter().any(|t| t.key == taint_key) {
+        writer.remove_taint(view).await?;
+    }
+    let state = view.condition.is_some() || has_label(view);
+    if state { writer.remove_state(view).await } else { Ok(()) }
+}
+
+fn is_clean(view: &NodeView, taint_key: &str) -> bool {
+    view.condition.is_none() && !has_label(view) && view.taints.iter().all(|t| t.key != taint_key)
+}
+
+fn has_label(view: &NodeView) -> bool {
+    view.labels.as_ref().is_some_and(|labels| labels.contains_key(LABEL))
+}

@@ -1,0 +1,93 @@
+//! Whether an admission policy stands behind a right that is wider than what this agent does with it.
+//!
+//! RBAC cannot say "only your own Node" or "only this one condition". So nothing is written before dry runs of forbidden
+//! changes were refused: a policy that was renamed, or names another service account, matches nobody, and says nothing.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::{
+    access::{self, Right},
+    watch::Trouble,
+};
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guard {
+    /// Forbidden changes are refused.
+    Stands,
+    /// A forbidden change would have been accepted: nothing is written.
+    Missing,
+    /// The right to write at all is absent.
+    NoRight(String),
+    /// It could not be found out.
+    Unclear(String),
+}
+
+/// What nobody may write; it never leaves a dry run.
+const PROBE: &str = "prepull.dev/guard-probe";
+
+fn probe_condition() -> Value {
+    json!({"status": {"conditions": [{"type": PROBE, "status": "False", "reason": "Probe", "message": "dry run"}]}})
+}
+
+/// Whether writes to this node are guarded: those to the Node and those to its status.
+pub async fn of_node(client: &Client, name: &str) -> Guard {
+    let right = |subresource| Right {
+        verb: "patch",
+        resource: "nodes",
+        subresource,
+        name: Some(name.to_owned()),
+        ..Right::default()
+    };
+    if let Some(found) = without_right(client, &[right(None), right(Some("status"))]).await {
+        return found;
+    }
+    let nodes: Api<Node> = Api::all(client.clone());
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let label = Patch::Merge(json!({"metadata": {"labels": {PROBE: "true"}}}));
+    let condition = Patch::Strategic(probe_condition());
+    match refused(nodes.patch(name, &params, &label).await) {
+        Guard::Stands => refused(nodes.patch_status(name, &params, &condition).await),
+        other => other,
+    }
+}
+
+/// Whether writes to the status of this pod are guarded.
+pub async fn of_pod(client: &Client, namespace: &str, name: &str) -> Guard {
+    let right = Right {
+        verb: "patch",
+        resource: "pods",
+        subresource: Some("status"),
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        ..Right::default()
+    };
+    if let Some(found) = without_right(client, &[right]).await {
+        return found;
+    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    refused(pods.patch_status(name, &params, &Patch::Strategic(probe_condition())).await)
+}
+
+async fn without_right(client: &Client, rights: &[Right]) -> Option<Guard> {
+    match access::absent(client, rights).await {
+        Ok(None) => None,
+        Ok(Some(right)) => Some(Guard::NoRight(right.clause())),
+        Err(error) => Some(Guard::Unclear(Trouble::of_request(&error).to_string())),
+    }
+}
+
+/// The right is there, so a refusal is that of admission.
+fn refused<K>(answer: Result<K, kube::Error>) -> Guard {
+    match answer {
+        Ok(_) => Guard::Missing,
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => Guard::Stands,
+        Err(error) => Guard::Unclear(Trouble::of_request(&error).to_string()),
+    }
+}
