@@ -61,6 +61,8 @@ pub struct ImageList {
     pub limits: Limits,
     /// Everything that is wrong, in document order.
     pub problems: Vec<ListProblem>,
+    /// Paths of what is written and has no effect yet.
+    pub without_effect: Vec<&'static str>,
 }
 
 impl ImageList {
@@ -83,7 +85,7 @@ impl ImageList {
         };
         let listed = top.has("images");
         let defaults = entry::Defaults::read(top.take("defaults"), &mut problems);
-        list.limits = limits::read(top.take("limits"), &mut problems);
+        list.limits = limits::read(top.take("limits"), &mut list.without_effect, &mut problems);
         if let Some(images) = top.take("images") {
             list.entries = entry::read_all(&images, &defaults, &mut problems)?;
         }
@@ -95,6 +97,9 @@ impl ImageList {
                 ..unknown
             });
         }
+        if list.entries.iter().any(|e| e.spec.as_ref().is_ok_and(|spec| spec.pin)) {
+            list.without_effect.push("pin");
+        }
         top.refuse_the_rest(FIELDS, &mut problems);
         list.problems = problems.in_order();
         Ok(list)
@@ -104,6 +109,11 @@ impl ImageList {
     pub fn selects_nodes(&self) -> bool {
         let selects = |spec: &EntrySpec| !spec.node_selector.is_empty() || !spec.node_selector_terms.is_empty();
         self.entries.iter().filter_map(|e| e.spec.as_ref().ok()).any(selects)
+    }
+
+    /// What its author should know though nothing is wrong: fields that are accepted and have no effect yet.
+    pub fn notes(&self) -> Vec<String> {
+        self.without_effect.iter().map(|path| format!("{path} is accepted and has no effect yet")).collect()
     }
 
     /// How many entries cannot be used.

@@ -1,6 +1,8 @@
 //! The commands as people and scripts use them: what they print, where, and how they end.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "commands/check.rs"]
+mod check;
 mod support;
 
 use std::{
@@ -36,36 +38,6 @@ fn stdout(output: &Output) -> String {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[test]
-fn check_prints_every_problem_with_its_place() {
-    let folder = tempfile::tempdir().unwrap();
-    let list = folder.path().join("images.yaml");
-    std::fs::write(&list, "images:\n  - quay.io/a:1\n  - image: quay.io/b:1\n    imagePullPolicy: Sometimes\n")
-        .unwrap();
-    let output = prepull(folder.path(), &["check", "-f", "images.yaml"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stdout(&output)
-            .contains("images.yaml:4:22: images[1].imagePullPolicy: `Sometimes` is no pull policy; write one of"),
-        "{output:?}"
-    );
-    let report = json(&prepull(folder.path(), &["check", "-f", "images.yaml", "-o", "json"]));
-    assert_eq!(report["problems"][0]["line"], 4);
-    assert_eq!(report["problems"][0]["column"], 22);
-    assert_eq!(report["problems"][0]["path"], "images[1].imagePullPolicy");
-    assert_eq!(report["images"][0]["valid"], true);
-    assert_eq!(report["images"][1]["valid"], false);
-
-    std::fs::write(&list, "images: [quay.io/a:1]\n").unwrap();
-    let output = prepull(folder.path(), &["check", "-f", "images.yaml"]);
-    assert_eq!(output.status.code(), Some(0));
-    assert!(stdout(&output).contains("1 image, 0 invalid, 0 problems"), "{output:?}");
-    let output = prepull(folder.path(), &["check", "-f", "absent.yaml"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("the list absent.yaml does not exist"), "{output:?}");
-    assert_eq!(prepull(folder.path(), &["check"]).status.code(), Some(2));
 }
 
 #[test]
@@ -301,17 +273,6 @@ fn commas_separate_files_in_the_environment_only() {
     assert_eq!(users(&["--pull-secret", "b"], "a"), ["b"]);
 }
 
-#[test]
-fn what_is_no_file_is_refused_by_every_command() {
-    let folder = tempfile::tempdir().unwrap();
-    for command in ["check", "explain", "pull"] {
-        let output = prepull(folder.path(), &[command, "-f", "/dev/zero"]);
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        let wanted = "prepull: the list /dev/zero is a device, not a file; name a file that has the list\n";
-        assert_eq!(stderr(&output), wanted);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_ends_when_its_runtime_does() {
     let (mut fake, socket, folder) = fake();
@@ -430,24 +391,4 @@ fn an_empty_variable_is_an_absent_one() {
     };
     assert_eq!(run("").status.code(), Some(0), "{:?}", run(""));
     assert_eq!(run("nonsense").status.code(), Some(2), "{:?}", run("nonsense"));
-}
-
-/// The sentence says what is missing; the tests that need it are left out by name.
-#[test]
-fn make_test_goes_on_where_nothing_can_be_installed() {
-    let folder = tempfile::tempdir().unwrap();
-    for program in ["bash", "make", "true"] {
-        let Some(path) = support::parts::find(program) else {
-            println!("there is no {program} here: nothing to test");
-            return;
-        };
-        std::os::unix::fs::symlink(path, folder.path().join(program)).unwrap();
-    }
-    let mut make = Command::new(folder.path().join("make"));
-    make.args(["test", "CARGO=true"]).current_dir(env!("CARGO_MANIFEST_DIR")).env("PATH", folder.path());
-    let output = make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    if !stderr(&output).is_empty() {
-        assert!(stderr(&output).contains("there is no apt-get here: install "), "{output:?}");
-    }
 }
