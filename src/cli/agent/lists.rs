@@ -13,8 +13,8 @@ pub(super) struct ListArgs {
     #[arg(long, env = "PREPULL_IMAGES", value_name = "FILE")]
     images: Option<PathBuf>,
     /// A ConfigMap with a list under the key images.yaml, followed by watch; repeatable
-    #[arg(long, env = "PREPULL_CONFIGMAP", value_name = "NAMESPACE/NAME", value_delimiter = ',')]
-    configmap: Vec<ConfigMapName>,
+    #[arg(long, env = "PREPULL_CONFIGMAP", value_name = "NAMESPACE/NAME", value_delimiter = ',', value_parser = name)]
+    configmap: Vec<Option<ConfigMapName>>,
     /// Labels of ConfigMaps that are lists as well, such as prepull.dev/list=true; needs --configmap-namespace
     #[arg(long, env = "PREPULL_CONFIGMAP_SELECTOR", value_name = "SELECTOR")]
     configmap_selector: Option<String>,
@@ -23,15 +23,19 @@ pub(super) struct ListArgs {
     configmap_namespace: Option<String>,
 }
 
+/// A ConfigMap's name; an empty variable names none.
+fn name(text: &str) -> Result<Option<ConfigMapName>, String> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
 impl ListArgs {
     /// Where lists come from, or in one line why these flags do not go together. An empty variable is none.
     pub(super) fn into_lists(self, options: ClusterOptions) -> Result<Lists, String> {
         let Self { images, configmap, configmap_selector, configmap_namespace } = self;
-        let images = images.filter(|path| !path.as_os_str().is_empty());
         let selector = configmap_selector.filter(|s| !s.is_empty());
         let namespace = configmap_namespace.filter(|n| !n.is_empty());
         let mut named: Vec<ConfigMapName> = Vec::new();
-        for name in configmap {
+        for name in configmap.into_iter().flatten() {
             if !named.contains(&name) {
                 named.push(name);
             }
@@ -98,6 +102,7 @@ mod tests {
     fn what_does_not_go_together_says_what_to_do() {
         for (flags, remedy) in [
             (&[][..], "give --images"),
+            (&["--configmap", ""], "give --images"),
             (&["--images", "a", "--configmap", "a/b"], "leave one out"),
             (&["--images", "a", "--configmap-selector", "x", "--configmap-namespace", "y"], "leave one out"),
             (&["--images", "a", "--label"], "use --configmap"),
