@@ -18,6 +18,7 @@ demo: ## a private containerd, two private registries and the agent that stocks 
 
 test: ## every test; what is missing is installed, and what cannot be is named
 	@hack/install-parts --optional
+	@[ -z "$${PREPULL_TEST_CLUSTER:-}" ] || hack/install-cluster-parts
 	@$(CARGO) test --no-fail-fast
 
 lint: ## formatting and clippy, warnings as errors

@@ -223,7 +223,7 @@ pub async fn find_among<P: AsRef<Path>>(sockets: &[P], observer: &Observer) -> R
             Ok(Ok(runtime)) => return Ok(runtime),
             Ok(Err(e)) => reasons.push(e.to_string()),
             Err(_) => {
-                reasons.push(format!("{} gives no answer within {} s", socket.display(), PROBE_TIMEOUT.as_secs()))
+                reasons.push(format!("{} gives no answer within {} s", socket.display(), PROBE_TIMEOUT.as_secs()));
             }
         }
     }

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
             trial("fake_cri::the_agent_waits_for_its_runtime", Ok(()), |()| late_runtime()),
             trial("fake_cri::a_second_sigterm_ends_at_once", Ok(()), |()| second_signal()),
             trial("fake_cri::runtime_handler_is_in_every_call", Ok(()), |()| runtime_handler()),
+            trial("fake_cri::a_runtime_without_a_list_is_asked_image_by_image", Ok(()), |()| no_list()),
             trial("fake_cri::one_log_line_for_each_change", Ok(()), |()| log_lines()),
         ],
     ];
@@ -433,8 +434,9 @@ async fn found_socket() -> Result<()> {
     let found = prepull::runtime::find_among(&sockets, &observer).await.map_err(|e| anyhow::anyhow!("{e:?}"))?;
     ensure!(found.endpoint().path() == fake.socket(), "{found:?}");
     ensure!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
-    ensure!(prepull::runtime::find_among(&sockets[..1], &observer).await.unwrap_err().is_empty());
-    let reasons = prepull::runtime::find_among(&sockets[..2], &observer).await.unwrap_err();
+    let none = prepull::runtime::find_among(&sockets[..1], &observer).await;
+    ensure!(none.as_ref().is_err_and(Vec::is_empty), "{none:?}");
+    let reasons = prepull::runtime::find_among(&sockets[..2], &observer).await.err().context("one was found")?;
     ensure!(reasons.len() == 1 && reasons[0].contains("gives no answer within 2 s"), "{reasons:?}");
     Ok(())
 }
@@ -571,6 +573,20 @@ async fn runtime_handler() -> Result<()> {
         about.iter().any(|c| c.method == Method::PullImage) && about.iter().any(|c| c.method == Method::ImageStatus)
     );
     ensure!(about.iter().all(|c| c.runtime_handler == "kata"), "{about:?}");
+    Ok(())
+}
+
+async fn no_list() -> Result<()> {
+    let fake = FakeCri::start()?;
+    fake.script().add(Rule::fail(Method::ListImages, tonic::Code::Unimplemented, "unknown method"));
+    let (here, missing) = ("registry.example.com/here:1", "registry.example.com/missing:1");
+    fake.put([here])?;
+    let agent = agent_with(&fake.socket(), &list(&[here, missing]), &["--resync", "300ms"])?;
+    agent.until_warm(PATIENCE).await?;
+    fake.take(missing);
+    fake.journal().wait_until(PATIENCE, |j| j.of(Method::PullImage).count() == 2).await?;
+    agent.until_warm(PATIENCE).await?;
+    ensure!(fake.journal().calls(Method::PullImage).iter().all(|call| call.image == missing));
     Ok(())
 }
 

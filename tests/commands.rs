@@ -106,7 +106,7 @@ fn explain_reads_a_list() {
     assert_eq!(all[1]["valid"], false);
 }
 
-async fn fake() -> (FakeCri, String, tempfile::TempDir) {
+fn fake() -> (FakeCri, String, tempfile::TempDir) {
     let fake = FakeCri::start().unwrap();
     let socket = fake.socket().display().to_string();
     (fake, socket, tempfile::tempdir().unwrap())
@@ -114,7 +114,7 @@ async fn fake() -> (FakeCri, String, tempfile::TempDir) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_ends_with_a_table_and_status_zero() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.put(["quay.io/here:1"]).unwrap();
     let output = prepull(folder.path(), &["pull", "--runtime-endpoint", &socket, "quay.io/here:1", "quay.io/new:1"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -127,7 +127,7 @@ async fn pull_ends_with_a_table_and_status_zero() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_tries_each_image_once_and_names_what_failed() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.offer("quay.io/private:1", Offer { logins: vec![("a".into(), "b".into())], ..Offer::default() });
     let arguments = ["pull", "-o", "json", "--runtime-endpoint", &socket, "quay.io/private:1", "Bad//", "quay.io/ok:1"];
     let output = prepull(folder.path(), &arguments);
@@ -142,7 +142,7 @@ async fn pull_tries_each_image_once_and_names_what_failed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_retries_for_as_long_as_it_is_told() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     let rule = support::script::Rule::fail(Method::PullImage, tonic::Code::Unknown, "503 Service Unavailable").times(1);
     fake.script().add(rule);
     let arguments = ["pull", "--retry-for", "60s", "--runtime-endpoint", &socket, "quay.io/a:1"];
@@ -160,7 +160,7 @@ async fn pull_retries_for_as_long_as_it_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_begins_and_nothing_spins_after_the_time_for_retries() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.script().add(support::script::Rule::delay(Method::PullImage, std::time::Duration::from_secs(4)));
     let list = "limits: {parallelPulls: 1}\nimages: ['quay.io/a:1', 'quay.io/b:1', 'quay.io/c:1']\n";
     std::fs::write(folder.path().join("l.yaml"), list).unwrap();
@@ -177,7 +177,7 @@ async fn nothing_begins_and_nothing_spins_after_the_time_for_retries() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_uses_each_credential_in_turn() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.offer("r.example.com/app:1", Offer { logins: vec![("right".into(), "secret-2".into())], ..Offer::default() });
     let secret = |user: &str, password: &str| {
         format!(
@@ -210,7 +210,7 @@ async fn pull_uses_each_credential_in_turn() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_ends_when_its_runtime_does() {
-    let (mut fake, socket, folder) = fake().await;
+    let (mut fake, socket, folder) = fake();
     fake.script().add(support::script::Rule::hang(Method::PullImage));
     let (journal, at) = (fake.journal().clone(), folder.path().to_owned());
     let pull = std::thread::spawn(move || prepull(&at, &["pull", "--runtime-endpoint", &socket, "quay.io/a:1"]));
@@ -252,4 +252,78 @@ fn pull_without_a_runtime_says_so_at_once() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(remedy), "{flags:?}: {output:?}");
     }
     assert_eq!(prepull(folder.path(), &["pull", "--runtime-endpoint", "tcp://x", "a"]).status.code(), Some(2));
+}
+
+/// Some servers of images are no runtimes, and know only what the kubelet needs of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn pull_needs_no_more_than_image_status_and_pull_image() {
+    let (fake, socket, folder) = fake();
+    for method in [Method::Version, Method::Status, Method::ListImages, Method::ImageFsInfo] {
+        fake.script().add(support::script::Rule::fail(method, tonic::Code::Unimplemented, "unknown method"));
+    }
+    fake.put(["quay.io/here:1"]).unwrap();
+    fake.offer("quay.io/forgotten:1", Offer { forgotten: true, ..Offer::default() });
+    let images = ["quay.io/here:1", "quay.io/new:1", "quay.io/forgotten:1"];
+    let arguments = [&["pull", "-o", "json", "--runtime-endpoint", &socket][..], &images].concat();
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let status = json(&output);
+    for (row, image) in status["images"].as_array().unwrap().iter().zip(images) {
+        assert_eq!((row["image"].as_str(), row["state"].as_str()), (Some(image), Some("Present")), "{row:#}");
+    }
+    let mut pulled: Vec<_> = fake.journal().calls(Method::PullImage).into_iter().map(|c| c.image).collect();
+    pulled.sort();
+    assert_eq!(pulled, ["quay.io/forgotten:1", "quay.io/new:1"]);
+
+    // nothing of CRI version 1 at all is another thing
+    fake.script().add(support::script::Rule::fail(Method::ImageStatus, tonic::Code::Unimplemented, "unknown service"));
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("does not answer as a CRI v1 runtime"), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_names_are_sent_as_they_are_written() {
+    let (fake, socket, folder) = fake();
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let names = [
+        ("busybox".to_owned(), "busybox:latest".to_owned()),
+        ("LOCALDOMAIN/app:1".to_owned(), "LOCALDOMAIN/app:1".to_owned()),
+        ("[::1]:5000/app".to_owned(), "[::1]:5000/app:latest".to_owned()),
+        ("reg_istry.example.com/app".to_owned(), "reg_istry.example.com/app:latest".to_owned()),
+        (format!("quay.io/app:1@{digest}"), format!("quay.io/app:1@{digest}")),
+        ("test.com:5000".to_owned(), "test.com:5000".to_owned()),
+    ];
+    for (written, sent) in names {
+        fake.journal().clear();
+        let output = prepull(folder.path(), &["pull", "--runtime-endpoint", &socket, &written]);
+        assert_eq!(output.status.code(), Some(0), "{written}: {output:?}");
+        let pulled: Vec<_> = fake.journal().calls(Method::PullImage).into_iter().map(|c| c.image).collect();
+        assert_eq!(pulled, [sent]);
+    }
+    fake.journal().clear();
+    let wrong = ["", " ", "a".repeat(64).leak(), "Foo/bar", "quay.io/a:b c", "--", "quay.io/ä"];
+    let arguments = [&["pull", "-o", "json", "--runtime-endpoint", &socket, "--"][..], &wrong].concat();
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let status = json(&output);
+    for row in status["images"].as_array().unwrap() {
+        assert!(row["state"] == "Invalid" || row["image"] == "Foo/bar", "{row:#}");
+    }
+    assert_eq!(status["images"].as_array().unwrap().len(), wrong.len());
+}
+
+#[test]
+fn an_empty_variable_is_an_absent_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        command.args(["explain", "busybox"]).current_dir(folder.path()).env("HOME", folder.path());
+        for name in ["DOCKER_CONFIG", "PULL_SECRET", "CLOUD_CREDENTIALS", "KUBELET_ROOT", "OUTPUT", "OFFLINE"] {
+            command.env(format!("PREPULL_{name}"), value);
+        }
+        command.output().unwrap()
+    };
+    assert_eq!(run("").status.code(), Some(0), "{:?}", run(""));
+    assert_eq!(run("nonsense").status.code(), Some(2), "{:?}", run("nonsense"));
 }

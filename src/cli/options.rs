@@ -27,15 +27,15 @@ pub(super) struct RuntimeArgs {
 /// Where credentials come from.
 #[derive(Debug, Args)]
 pub(super) struct CredentialArgs {
-    /// Docker config of the node; repeatable; a file named .dockercfg is of the legacy format [default: the kubelet's
-    /// search order]
-    #[arg(long, env = "PREPULL_DOCKER_CONFIG", value_name = "FILE", value_delimiter = ',')]
+    /// Docker config of the node; repeatable, in the variable with commas between; a file named .dockercfg is of the
+    /// legacy format [default: the kubelet's search order]
+    #[arg(long, env = "PREPULL_DOCKER_CONFIG", value_name = "FILE")]
     pub(super) docker_config: Vec<PathBuf>,
     /// The kubelet's root folder, where its docker config is looked for first
     #[arg(long, env = "PREPULL_KUBELET_ROOT", value_name = "DIR", default_value = "/var/lib/kubelet")]
     pub(super) kubelet_root: PathBuf,
-    /// Manifest of a pull secret, YAML or JSON, tried for every image; repeatable
-    #[arg(long, env = "PREPULL_PULL_SECRET", value_name = "FILE", value_delimiter = ',')]
+    /// Manifest of a pull secret, YAML or JSON, tried for every image; repeatable, in the variable with commas between
+    #[arg(long, env = "PREPULL_PULL_SECRET", value_name = "FILE")]
     pub(super) pull_secret: Vec<PathBuf>,
     /// The kubelet's configuration of credential provider plugins, a file or a folder
     #[arg(
@@ -64,6 +64,7 @@ impl CredentialArgs {
             image_credential_provider_bin_dir,
             cloud_credentials,
         } = self;
+        let docker_config = each(docker_config);
         let node_configs = if docker_config.is_empty() {
             NodeConfigs::Search(SearchFolders::of_this_process(kubelet_root))
         } else {
@@ -80,8 +81,20 @@ impl CredentialArgs {
             }
             CloudCredentials::Off => None,
         };
-        Credentials::new(Options { node_configs, pull_secret_files: pull_secret, plugins, clouds })
+        Credentials::new(Options { node_configs, pull_secret_files: each(pull_secret), plugins, clouds })
     }
+}
+
+/// The files of a repeatable flag. The variable in its place has one text for all of them; a file whose own name has a
+/// comma is one file.
+fn each(given: Vec<PathBuf>) -> Vec<PathBuf> {
+    let split = |path: PathBuf| match path.to_str() {
+        Some(text) if text.contains(',') && !path.exists() => {
+            text.split(',').filter(|part| !part.is_empty()).map(PathBuf::from).collect()
+        }
+        _ => vec![path],
+    };
+    given.into_iter().flat_map(split).collect()
 }
 
 /// Whether clouds are asked.

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{Field, Fields, Problems, nearest, shown};
+use super::{
+    fields::{Field, Fields, nearest, shown},
+    problems::Problems,
+};
 
 /// How a requirement compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

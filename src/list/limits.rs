@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use super::fields::{Field, Fields, Problems};
-use super::units;
+use super::{
+    fields::{Field, Fields},
+    problems::Problems,
+    units,
+};
 
 /// A number of parallel pulls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -173,7 +176,7 @@ fn disk_marks(limits: &mut Limits, max: Option<Field<'_>>, resume: Option<&Field
 
 fn parallel(field: &Field<'_>, problems: &mut Problems) -> Option<Parallel> {
     use super::tree::Value;
-    if matches!(&field.node.value, Value::Scalar { text, .. } if text == "auto") {
+    if matches!(&*field.node.value, Value::Scalar { text, .. } if text == "auto") {
         return Some(Parallel::Auto);
     }
     if field.node.kind() != "a number" {

@@ -1,0 +1,74 @@
+//! The manifests, the chart and the image on a real three-node cluster.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `PREPULL_TEST_CLUSTER` | the script that starts a cluster: `up DIR NODES`, `down DIR`, `api-down DIR`, `runtime-down DIR N` and their opposites |
+//! | `PREPULL_TEST_CLUSTER_DIR` | a cluster of that script that is up already: it is used, and stays up |
+//! | `KUBEBUILDER_ASSETS` | where `kubectl` is looked for before `PATH` |
+//! | `PREPULL_TEST_BINARY` | a static release binary for the image; without it `hack/build-static` makes one, which takes minutes once |
+//! | `PREPULL_TEST_REQUIRE_ALL` | `1`: a part that is missing fails its tests instead of skipping them |
+//!
+//! One cluster serves all trials, so they run one after the other; each brings the installation that it needs.
+#![allow(clippy::print_stderr, reason = "a test says what it waits for")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod chart;
+mod image;
+mod installation;
+mod kube;
+mod lists;
+mod manifests;
+mod outages;
+mod parts;
+mod policies;
+mod render;
+mod rights;
+mod secrets;
+mod writes;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+use support::trials::trial;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // one cluster, and fixed ports
+    arguments.test_threads = Some(1);
+    let trials = vec![
+        trial("manifests::a_renamed_overlay_is_followed_into_cel", parts::kubectl(), manifests::renamed),
+        trial("manifests::what_components_take_away", parts::kubectl(), manifests::mounted_list),
+        trial("chart::lints", parts::helm(), chart::lints),
+        trial("chart::values_are_checked", parts::helm(), chart::schema),
+        trial("chart::renders_what_kustomize_renders", parts::chart(), chart::same_objects),
+        trial("image::buildah_builds_it", parts::buildah(), image::built),
+        trial("manifests::the_api_server_takes_them_all", parts::cluster(), manifests::server_dry_run),
+        trial("rights::of_the_base_and_nothing_else", parts::cluster(), rights::base),
+        trial("rights::of_every_component", parts::cluster(), rights::components),
+        trial("policies::an_agent_changes_only_its_own_node", parts::cluster(), policies::own_node),
+        trial("policies::an_agent_changes_only_its_own_pods_gate", parts::cluster(), policies::own_pod),
+        trial("lists::rollout_status_ends_when_every_node_has_every_image", parts::cluster(), lists::rollout),
+        trial("lists::without_root_and_capabilities", parts::cluster(), lists::hardened),
+        trial("lists::edited_broken_deleted_and_made_again", parts::cluster(), lists::edited),
+        trial("lists::a_removed_image_comes_back", parts::cluster(), lists::removed),
+        trial("lists::a_label_of_a_node_flips_an_entry", parts::cluster(), lists::labelled),
+        trial("lists::failures_are_told_by_events", parts::cluster(), lists::events),
+        trial("outages::of_the_api_server_in_a_pull", parts::cluster(), outages::api_server),
+        trial("outages::of_the_agent_in_a_pull", parts::cluster(), outages::pod_deleted),
+        trial("outages::of_a_nodes_runtime", parts::cluster(), outages::runtime),
+        trial("secrets::a_new_password_is_tried_at_once", parts::cluster(), secrets::rotated),
+        trial("secrets::of_a_service_account", parts::cluster(), secrets::service_account),
+        trial("secrets::of_another_namespace_are_out_of_reach", parts::cluster(), secrets::team),
+        trial("writes::condition_label_and_taint", parts::cluster(), writes::warm),
+        trial("writes::the_taint_has_a_deadline", parts::cluster(), writes::deadline),
+        trial("writes::nothing_without_a_policy_that_guards", parts::cluster(), writes::unguarded),
+        trial("writes::cleanup_leaves_nothing", parts::cluster(), writes::cleanup),
+        trial("writes::a_gate_instead_of_a_probe", parts::cluster(), writes::gate),
+        trial("chart::lives_on_a_cluster", parts::cluster_and_helm(), chart::life),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    kube::down();
+    conclusion.exit_code()
+}

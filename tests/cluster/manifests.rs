@@ -1,0 +1,134 @@
+//! What the manifests render to, and whether a real API server takes it.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    kube,
+    parts::{ClusterPart, Kubectl},
+    render::{Overlay, folders, object, repository},
+};
+
+fn renamed_overlay(transformers: &[&'static str]) -> Overlay {
+    Overlay {
+        components: vec!["components/node-writes", "components/readiness-gate"],
+        transformers: transformers.to_vec(),
+        namespace: Some("images"),
+        prefix: Some("acme-"),
+        ..Overlay::default()
+    }
+    .container("env: [{name: PREPULL_STARTUP_TAINT, value: acme.example/cold}]")
+}
+
+/// Kustomize does not look into CEL, arguments and names of a Role: the transformers do.
+pub(crate) async fn renamed(kubectl: Kubectl) -> Result<()> {
+    let guarded = |objects: &[Value], policy: &str| -> Result<String> {
+        let policy = object(objects, "ValidatingAdmissionPolicy", policy)?;
+        Ok(policy["spec"]["matchConditions"][0]["expression"].as_str().unwrap_or_default().to_owned())
+    };
+    let without = renamed_overlay(&[]).render(&kubectl)?;
+    let old = "request.userInfo.username == ['system:serviceaccount', 'prepull', 'prepull'].join(':')";
+    ensure!(
+        guarded(&without, "own-node")? == old,
+        "kustomize looks into CEL now: the transformers are not needed any more"
+    );
+
+    let with = renamed_overlay(&["transformers/names", "transformers/startup-taint"]).render(&kubectl)?;
+    let new = "request.userInfo.username == ['system:serviceaccount', 'images', 'acme-prepull'].join(':')";
+    for policy in ["own-node", "own-pod"] {
+        let guarded = guarded(&with, policy)?;
+        ensure!(guarded == new, "{policy} guards {guarded}");
+        let binding = object(&with, "ValidatingAdmissionPolicyBinding", policy)?;
+        ensure!(binding["spec"]["policyName"] == format!("acme-prepull-{policy}"), "{binding:#}");
+    }
+    let policy = object(&with, "ValidatingAdmissionPolicy", "own-node")?;
+    let taint = policy["spec"]["variables"].as_array().into_iter().flatten().find(|v| v["name"] == "startupTaint");
+    ensure!(taint.context("no variable startupTaint")?["expression"] == "'acme.example/cold'", "{taint:?}");
+
+    let container = &object(&with, "DaemonSet", "prepull")?["spec"]["template"]["spec"]["containers"][0];
+    ensure!(container["args"][1] == "--configmap=$(POD_NAMESPACE)/acme-prepull", "{container:#}");
+    ensure!(object(&with, "Role", "acme-prepull")?["rules"][0]["resourceNames"][0] == "acme-prepull");
+    ensure!(
+        object(&with, "Role", "node-events")?["metadata"]["namespace"] == "default",
+        "Events about Nodes belong there"
+    );
+    for binding in with.iter().filter(|o| o["kind"] == "RoleBinding" || o["kind"] == "ClusterRoleBinding") {
+        let subject = &binding["subjects"][0];
+        ensure!(subject["name"] == "acme-prepull" && subject["namespace"] == "images", "{binding:#}");
+    }
+    Ok(())
+}
+
+/// A list that comes as a volume needs no rights: none must be left.
+pub(crate) async fn mounted_list(kubectl: Kubectl) -> Result<()> {
+    let objects = Overlay::with(&["components/mounted-list"]).render(&kubectl)?;
+    let kinds: Vec<_> = objects.iter().filter_map(|o| o["kind"].as_str()).collect();
+    ensure!(!kinds.contains(&"Role") && !kinds.contains(&"RoleBinding"), "{kinds:?}");
+    let pod = &object(&objects, "DaemonSet", "prepull")?["spec"]["template"]["spec"];
+    ensure!(pod["automountServiceAccountToken"] == false, "{pod:#}");
+    ensure!(pod["containers"][0]["args"][1] == "--images=/etc/prepull/images.yaml", "{pod:#}");
+    Ok(())
+}
+
+/// Every component alone, all that go together, every overlay, the cleanup and a renamed one.
+pub(crate) async fn server_dry_run(part: ClusterPart) -> Result<()> {
+    let kube = kube::up(&part)?;
+    for namespace in ["prepull", "images", "team-a"] {
+        kube.namespace(namespace)?;
+    }
+    kube.kubectl_stdin("apply -f -", SECURITY_CONTEXT_CONSTRAINTS)?;
+    kube.kubectl(
+        "wait --for=condition=Established crd/securitycontextconstraints.security.openshift.io --timeout=30s",
+    )?;
+    let mut tried = 0;
+    let mut dry_run = |folder: &std::path::Path| -> Result<()> {
+        tried += 1;
+        let said = kube.kubectl_with("apply --dry-run=server -k", &folder.display().to_string())?;
+        let created = said.lines().filter(|line| line.ends_with("(server dry run)")).count();
+        ensure!(created >= 5 || folder.ends_with("team"), "{}: {said}", folder.display());
+        Ok(())
+    };
+    let manifests = repository().join("manifests");
+    for folder in [&folders("base")?[..], &folders("overlays")?, &folders("cleanup")?].concat() {
+        dry_run(&folder)?;
+    }
+    let temporary = tempfile::tempdir()?;
+    let mut overlays = vec![renamed_overlay(&["transformers/names", "transformers/startup-taint"])];
+    for folder in folders("components")? {
+        let name = folder.strip_prefix(&manifests)?.to_str().context("a name is not UTF-8")?.to_owned();
+        if name.ends_with("/team") {
+            dry_run(&folder)?;
+            continue;
+        }
+        // as long as the test runs, which is short
+        overlays.push(Overlay::with(&[name.leak()]));
+    }
+    let together = overlays[1..].iter().flat_map(|o| o.components.clone());
+    overlays.push(Overlay::with(
+        &together.filter(|c| !c.ends_with("mounted-list") && !c.ends_with("cleanup")).collect::<Vec<_>>(),
+    ));
+    ensure!(overlays.len() >= 14, "components are missing: {overlays:?}");
+    for (number, overlay) in overlays.iter().enumerate() {
+        let folder = temporary.path().join(number.to_string());
+        overlay.write(&folder)?;
+        dry_run(&folder).with_context(|| format!("{overlay:?}"))?;
+    }
+    eprintln!("{tried} kustomizations were accepted");
+    Ok(())
+}
+
+/// OpenShift's resource as far as an API server without OpenShift needs it: its name. Its fields are not checked by this.
+const SECURITY_CONTEXT_CONSTRAINTS: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: securitycontextconstraints.security.openshift.io}
+spec:
+  group: security.openshift.io
+  scope: Cluster
+  names: {kind: SecurityContextConstraints, plural: securitycontextconstraints, singular: securitycontextconstraints}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
