@@ -3,6 +3,7 @@
 mod agent;
 mod check;
 mod explain;
+mod images;
 mod options;
 pub mod output;
 mod pull;

@@ -17,6 +17,7 @@ pub mod image_ref;
 pub mod image_state;
 pub mod kubernetes;
 pub mod list;
+pub mod list_file;
 pub mod metrics;
 pub mod node_report;
 pub mod node_view;

@@ -4,8 +4,9 @@
 mod support;
 
 use std::{
+    ffi::OsStr,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -63,7 +64,7 @@ fn check_prints_every_problem_with_its_place() {
     assert!(stdout(&output).contains("1 image, 0 invalid, 0 problems"), "{output:?}");
     let output = prepull(folder.path(), &["check", "-f", "absent.yaml"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("cannot read the list absent.yaml"), "{output:?}");
+    assert!(stderr(&output).contains("the list absent.yaml does not exist"), "{output:?}");
     assert_eq!(prepull(folder.path(), &["check"]).status.code(), Some(2));
 }
 
@@ -206,6 +207,109 @@ async fn pull_uses_each_credential_in_turn() {
     let status = json(&output);
     assert_eq!(status["images"][0]["credential"], "pull-secret right");
     assert!(!stdout(&output).contains("secret-2") && !stderr(&output).contains("secret-2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_summary_of_one_attempt_promises_no_other() {
+    let (fake, socket, folder) = fake();
+    let rule = support::script::Rule::fail(Method::PullImage, tonic::Code::Unknown, "429 Too Many Requests");
+    fake.script().add(rule);
+    let output = prepull(folder.path(), &["pull", "--runtime-endpoint", &socket, "quay.io/a:1", "Bad//"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let table = stdout(&output);
+    assert!(table.contains("RateLimited") && table.contains("Run the command again later"), "{table}");
+    assert!(table.contains("Correct the name on the command line."), "{table}");
+    for promise in ["next at", "Nothing needs to be done", "in the list"] {
+        assert!(!table.contains(promise), "{promise}: {table}");
+    }
+    let output = prepull(folder.path(), &["pull", "-o", "json", "--runtime-endpoint", &socket, "quay.io/a:1"]);
+    assert_eq!(json(&output)["images"][0]["nextAttempt"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_pull_says_so() {
+    let (fake, socket, folder) = fake();
+    fake.script().add(support::script::Rule::hang(Method::PullImage));
+    for (signal, word, code) in [("INT", "interrupted", 130), ("TERM", "terminated", 143)] {
+        fake.journal().clear();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        command.args(["pull", "--runtime-endpoint", &socket, "quay.io/a:1"]).env("HOME", folder.path());
+        command.env("PREPULL_CLOUD_CREDENTIALS", "off").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let pull = command.spawn().unwrap();
+        fake.journal().wait_until(std::time::Duration::from_secs(30), |j| j.pulling() == 1).await.unwrap();
+        let kill = Command::new("kill").args([&format!("-{signal}"), &pull.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let output = pull.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(stderr(&output).contains(&format!("prepull: {word}; 0 of 1 images are present")), "{output:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_list_is_no_failure() {
+    let (_fake, socket, folder) = fake();
+    std::fs::write(folder.path().join("l.yaml"), "images: []\n").unwrap();
+    for command in [&["explain"][..], &["pull", "--runtime-endpoint", &socket]] {
+        let output = prepull(folder.path(), &[command, &["-f", "l.yaml"]].concat());
+        assert_eq!((output.status.code(), &*stdout(&output)), (Some(0), "the list has no images\n"), "{output:?}");
+    }
+    let output = prepull(folder.path(), &["explain", "-f", "l.yaml", "-o", "json"]);
+    assert_eq!(json(&output), Value::Array(vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_are_no_text_are_wrong_names_like_others() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (_fake, socket, folder) = fake();
+    let bad = OsStr::from_bytes(b"\xff:1");
+    for command in [&["explain", "-o", "json"][..], &["pull", "-o", "json", "--runtime-endpoint", &socket]] {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        run.args(command).arg(bad).arg("quay.io/good:1").current_dir(folder.path()).env("HOME", folder.path());
+        let output = run.env("PREPULL_CLOUD_CREDENTIALS", "off").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let data = json(&output);
+        let rows = data.as_array().unwrap_or_else(|| data["images"].as_array().unwrap());
+        assert_eq!(rows[0]["image"], "\u{fffd}:1");
+        assert!(rows[0]["valid"] == false || rows[0]["state"] == "Invalid", "{rows:#?}");
+        assert!(rows[1]["valid"] == true || rows[1]["state"] == "Present", "{rows:#?}");
+    }
+}
+
+#[test]
+fn commas_separate_files_in_the_environment_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = |user: &str| {
+        format!(
+            "{{kind: Secret, apiVersion: v1, metadata: {{name: {user}}}, type: kubernetes.io/dockercfg, stringData: {{.dockercfg: '{{\"q.io\":{{\"username\":\"{user}\",\"password\":\"p\"}}}}'}}}}"
+        )
+    };
+    for name in ["a", "b", "a,b"] {
+        std::fs::write(folder.path().join(name), secret(&name.replace(',', "-and-"))).unwrap();
+    }
+    let users = |flags: &[&str], variable: &str| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        run.args(["explain", "-o", "json", "q.io/x:1"]).args(flags).current_dir(folder.path());
+        run.env("HOME", folder.path()).env("PREPULL_KUBELET_ROOT", folder.path()).env("PREPULL_PULL_SECRET", variable);
+        // a list that is there for another command does not stop this one
+        let output = run.env("PREPULL_FILE", "absent.yaml").env("PREPULL_CLOUD_CREDENTIALS", "off").output().unwrap();
+        let all = json(&output);
+        let user = |c: &Value| c["username"].as_str().unwrap().to_owned();
+        all[0]["credentials"].as_array().unwrap().iter().map(user).collect::<Vec<_>>()
+    };
+    assert_eq!(users(&[], "a,b"), ["a", "b"]);
+    assert_eq!(users(&["--pull-secret", "a,b"], ""), ["a-and-b"]);
+    assert_eq!(users(&["--pull-secret", "b"], "a"), ["b"]);
+}
+
+#[test]
+fn what_is_no_file_is_refused_by_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["check", "explain", "pull"] {
+        let output = prepull(folder.path(), &[command, "-f", "/dev/zero"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let wanted = "prepull: the list /dev/zero is a device, not a file; name a file that has the list\n";
+        assert_eq!(stderr(&output), wanted);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,13 +2,13 @@
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{NOT_SO, options::OutputArgs, output, table::table};
 use crate::{
     error_text::one_line,
     list::{Entry, ImageList, ListProblem, revision},
+    list_file,
 };
 
 #[derive(Debug, clap::Args)]
@@ -50,8 +50,7 @@ struct Meaning {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let source = args.file.display().to_string();
-    let text = std::fs::read(&args.file).with_context(|| format!("cannot read the list {source}"))?;
-    let text = String::from_utf8(text).with_context(|| format!("the list {source} is not UTF-8 text"))?;
+    let text = list_file::read(&args.file).map_err(anyhow::Error::msg)?;
     let report = report(source, &text);
     let valid = report.valid;
     output::print(args.output.output, &report, for_people)?;

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 
+use super::images::or_twin;
 use crate::{
     cli::output::Format,
     credentials::{
@@ -27,15 +28,16 @@ pub(super) struct RuntimeArgs {
 /// Where credentials come from.
 #[derive(Debug, Args)]
 pub(super) struct CredentialArgs {
-    /// Docker config of the node; repeatable, in the variable with commas between; a file named .dockercfg is of the
-    /// legacy format [default: the kubelet's search order]
-    #[arg(long, env = "PREPULL_DOCKER_CONFIG", value_name = "FILE")]
+    /// Docker config of the node; repeatable; a file named .dockercfg is of the legacy format [default: the kubelet's
+    /// search order] [env: PREPULL_DOCKER_CONFIG, separated by commas]
+    #[arg(long, value_name = "FILE")]
     pub(super) docker_config: Vec<PathBuf>,
     /// The kubelet's root folder, where its docker config is looked for first
     #[arg(long, env = "PREPULL_KUBELET_ROOT", value_name = "DIR", default_value = "/var/lib/kubelet")]
     pub(super) kubelet_root: PathBuf,
-    /// Manifest of a pull secret, YAML or JSON, tried for every image; repeatable, in the variable with commas between
-    #[arg(long, env = "PREPULL_PULL_SECRET", value_name = "FILE")]
+    /// Manifest of a pull secret, YAML or JSON, tried for every image; repeatable [env: PREPULL_PULL_SECRET, separated
+    /// by commas]
+    #[arg(long, value_name = "FILE")]
     pub(super) pull_secret: Vec<PathBuf>,
     /// The kubelet's configuration of credential provider plugins, a file or a folder
     #[arg(
@@ -64,7 +66,8 @@ impl CredentialArgs {
             image_credential_provider_bin_dir,
             cloud_credentials,
         } = self;
-        let docker_config = each(docker_config);
+        let docker_config = or_twin(docker_config, "PREPULL_DOCKER_CONFIG");
+        let pull_secret = or_twin(pull_secret, "PREPULL_PULL_SECRET");
         let node_configs = if docker_config.is_empty() {
             NodeConfigs::Search(SearchFolders::of_this_process(kubelet_root))
         } else {
@@ -81,20 +84,8 @@ impl CredentialArgs {
             }
             CloudCredentials::Off => None,
         };
-        Credentials::new(Options { node_configs, pull_secret_files: each(pull_secret), plugins, clouds })
+        Credentials::new(Options { node_configs, pull_secret_files: pull_secret, plugins, clouds })
     }
-}
-
-/// The files of a repeatable flag. The variable in its place has one text for all of them; a file whose own name has a
-/// comma is one file.
-fn each(given: Vec<PathBuf>) -> Vec<PathBuf> {
-    let split = |path: PathBuf| match path.to_str() {
-        Some(text) if text.contains(',') && !path.exists() => {
-            text.split(',').filter(|part| !part.is_empty()).map(PathBuf::from).collect()
-        }
-        _ => vec![path],
-    };
-    given.into_iter().flat_map(split).collect()
 }
 
 /// Whether clouds are asked.

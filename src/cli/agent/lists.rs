@@ -1,9 +1,10 @@
 //! Which lists the agent follows.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use crate::{
     agent::{ClusterOptions, Lists},
+    cli::images::or_twin,
     kubernetes::configmaps::{ConfigMapName, Selection},
 };
 
@@ -12,9 +13,10 @@ pub(super) struct ListArgs {
     /// The list, a file; no API server is contacted. An edit takes effect at once
     #[arg(long, env = "PREPULL_IMAGES", value_name = "FILE")]
     images: Option<PathBuf>,
-    /// A ConfigMap with a list under the key images.yaml, followed by watch; repeatable
-    #[arg(long, env = "PREPULL_CONFIGMAP", value_name = "NAMESPACE/NAME", value_delimiter = ',', value_parser = name)]
-    configmap: Vec<Option<ConfigMapName>>,
+    /// A ConfigMap with a list under the key images.yaml, followed by watch; repeatable [env: PREPULL_CONFIGMAP,
+    /// separated by commas]
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    configmap: Vec<OsString>,
     /// Labels of ConfigMaps that are lists as well, such as prepull.dev/list=true; needs --configmap-namespace
     #[arg(long, env = "PREPULL_CONFIGMAP_SELECTOR", value_name = "SELECTOR")]
     configmap_selector: Option<String>,
@@ -23,19 +25,17 @@ pub(super) struct ListArgs {
     configmap_namespace: Option<String>,
 }
 
-/// A ConfigMap's name; an empty variable names none.
-fn name(text: &str) -> Result<Option<ConfigMapName>, String> {
-    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
-}
-
 impl ListArgs {
     /// Where lists come from, or in one line why these flags do not go together. An empty variable is none.
     pub(super) fn into_lists(self, options: ClusterOptions) -> Result<Lists, String> {
         let Self { images, configmap, configmap_selector, configmap_namespace } = self;
+        let images = images.filter(|path| !path.as_os_str().is_empty());
         let selector = configmap_selector.filter(|s| !s.is_empty());
         let namespace = configmap_namespace.filter(|n| !n.is_empty());
         let mut named: Vec<ConfigMapName> = Vec::new();
-        for name in configmap.into_iter().flatten() {
+        for name in or_twin(configmap, "PREPULL_CONFIGMAP") {
+            let text = name.to_string_lossy();
+            let name = text.parse().map_err(|wrong| format!("`{text}` is no ConfigMap (--configmap); {wrong}"))?;
             if !named.contains(&name) {
                 named.push(name);
             }
@@ -102,13 +102,13 @@ mod tests {
     fn what_does_not_go_together_says_what_to_do() {
         for (flags, remedy) in [
             (&[][..], "give --images"),
-            (&["--configmap", ""], "give --images"),
             (&["--images", "a", "--configmap", "a/b"], "leave one out"),
             (&["--images", "a", "--configmap-selector", "x", "--configmap-namespace", "y"], "leave one out"),
             (&["--images", "a", "--label"], "use --configmap"),
             (&["--configmap-selector", "x"], "add --configmap-namespace"),
             (&["--configmap", "a/b", "--configmap-namespace", "y"], "goes with --configmap-selector"),
             (&["--configmap", "b"], "NAMESPACE/NAME"),
+            (&["--configmap", "a/b,c/d"], "NAMESPACE/NAME"),
         ] {
             let wrong = lists(flags).unwrap_err();
             assert!(wrong.contains(remedy), "{flags:?}: {wrong}");
@@ -116,7 +116,9 @@ mod tests {
         assert!(matches!(lists(&["--images", "a"]), Ok(Lists::File(_))));
         let Ok(Lists::Cluster { named, selected: Some(selected), .. }) = lists(&[
             "--configmap",
-            "a/b,c/d",
+            "a/b",
+            "--configmap",
+            "c/d",
             "--configmap",
             "a/b",
             "--configmap-selector",
