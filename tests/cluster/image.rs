@@ -80,6 +80,8 @@ pub(crate) fn push(script: &Path, folder: &Path, registry: &str) -> Result<()> {
     };
     build(&buildah, &name, folder)?;
     run(Command::new(&buildah.0).args(["push", "--quiet", "--tls-verify=false", &name, &format!("docker://{name}")]))?;
+    // it is in the cluster's registry now; nothing stays on the machine
+    run(Command::new(&buildah.0).args(["rmi", "--force", &name]))?;
     Ok(())
 }
 

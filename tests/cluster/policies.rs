@@ -65,6 +65,23 @@ fn condition() -> Value {
         "lastTransitionTime": "2026-01-01T00:00:00Z", "lastHeartbeatTime": "2026-01-01T00:00:00Z"})
 }
 
+/// Where a field of the condition Ready is in an object, for a JSON patch.
+fn ready(object: &Value, field: &str) -> String {
+    let all = object["status"]["conditions"].as_array();
+    let at = all.and_then(|all| all.iter().position(|condition| condition["type"] == "Ready"));
+    format!("/status/conditions/{}/{field}", at.unwrap_or_default())
+}
+
+/// Waits until the agent has written its own condition: from then on the others keep their places.
+async fn written(kube: &Kube, get: &str, kind: &str) -> Result<()> {
+    kube.until(&format!("{get} has the condition {kind}"), async || {
+        let object = kube.json(get)?;
+        let conditions = object["status"]["conditions"].as_array();
+        Ok(conditions.is_some_and(|all| all.iter().any(|c| c["type"] == kind)).then_some(()))
+    })
+    .await
+}
+
 /// The node with the taints of this test; the start-up taint is the second.
 fn tainted(kube: &Kube, node: &str) -> Result<Value> {
     kube.kubectl(&format!(
@@ -82,6 +99,7 @@ pub(crate) async fn own_node(part: ClusterPart) -> Result<()> {
     let nobody = kube.token(NAMESPACE, None)?;
     let (own, other) = ("/api/v1/nodes/node1", "/api/v1/nodes/node2");
     in_force(&agent, other, &patch("unschedulable", MERGE, false, json!({"spec": {"unschedulable": true}}))).await?;
+    written(kube, "get node node1", "ImagesPrepulled").await?;
     let node = tainted(kube, "node1")?;
     tainted(kube, "node2")?;
 
@@ -198,6 +216,7 @@ fn of_metadata() -> Vec<Patch> {
 
 /// What no agent may write to any Node.
 fn forbidden(node: &Value) -> Vec<Patch> {
+    let place = |field: &str| ready(node, field);
     let taints = node["spec"]["taints"].clone();
     let more = |extra: Value| {
         json!([extra].into_iter().chain(taints.as_array().cloned().unwrap_or_default()).collect::<Vec<_>>())
@@ -227,8 +246,8 @@ fn forbidden(node: &Value) -> Vec<Patch> {
             "a condition by place",
             JSON,
             true,
-            json!([{"op": "replace", "path": "/status/conditions/0/status", "value": "True"},
-            {"op": "replace", "path": "/status/conditions/0/reason", "value": "Mine"}]),
+            json!([{"op": "replace", "path": place("status"), "value": "True"},
+            {"op": "replace", "path": place("reason"), "value": "Mine"}]),
         ),
         patch("capacity", MERGE, true, json!({"status": {"capacity": {"cpu": "1000"}}})),
         patch(
@@ -295,6 +314,10 @@ pub(crate) async fn own_pod(part: ClusterPart) -> Result<()> {
     let kube = kube::up(&part)?;
     kube.install(&overlay(), &list(&["127.0.0.1:5000/nowhere:1"])).await?;
     let pod = kube.agent_on(NAMESPACE, "node1").await?;
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    written(kube, &format!("get pod {name} -n {NAMESPACE}"), "prepull.dev/Warm").await?;
+    let pod = kube.agent_on(NAMESPACE, "node1").await?;
+    let place = |field: &str| ready(&pod, field);
     let stranger = kube.agent_on(NAMESPACE, "node2").await?;
     let agent = kube.token(NAMESPACE, Some(&pod))?;
     let path = |pod: &Value| {
@@ -315,12 +338,7 @@ pub(crate) async fn own_pod(part: ClusterPart) -> Result<()> {
         phase,
         patch("all conditions replaced", MERGE, true, status(json!({"conditions": [gate]}))),
         patch("Ready", STRATEGIC, true, status(json!({"conditions": [{"type": "Ready", "status": "Unknown"}]}))),
-        patch(
-            "Ready by place",
-            JSON,
-            true,
-            json!([{"op": "replace", "path": "/status/conditions/0/reason", "value": "Mine"}]),
-        ),
+        patch("Ready by place", JSON, true, json!([{"op": "replace", "path": place("reason"), "value": "Mine"}])),
         patch("address", MERGE, true, status(json!({"podIP": "192.0.2.1", "podIPs": [{"ip": "192.0.2.1"}]}))),
         patch("containers", MERGE, true, status(json!({"containerStatuses": []}))),
         patch("label", MERGE, true, json!({"metadata": {"labels": {"app": "other"}}})),
