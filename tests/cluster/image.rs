@@ -47,6 +47,9 @@ fn build(buildah: &Buildah, name: &str, folder: &Path) -> Result<()> {
         .args([
             "build",
             "--quiet",
+            // a network of buildah's own would take the addresses of the cluster's pods
+            "--network",
+            "host",
             "--target",
             "prebuilt",
             "--build-arg",
