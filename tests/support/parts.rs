@@ -44,6 +44,12 @@ pub fn require_all() -> bool {
     env::var("PREPULL_TEST_REQUIRE_ALL").is_ok_and(|value| value == "1")
 }
 
+/// Whether a part is left out on purpose, by its name in `PREPULL_TEST_LEAVE_OUT` (several with commas): its tests count
+/// as ignored, by name, also where everything is required.
+pub fn left_out(part: &str) -> bool {
+    env::var("PREPULL_TEST_LEAVE_OUT").is_ok_and(|names| names.split(',').any(|name| name == part))
+}
+
 /// A containerd that can be started.
 #[derive(Debug, Clone)]
 pub struct ContainerdPart {
