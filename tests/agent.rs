@@ -49,6 +49,7 @@ fn main() -> ExitCode {
             trial("fake_cri::bad_lists_never_lose_the_last_good_one", Ok(()), |()| edges::bad_lists()),
             trial("fake_cri::a_swapped_link_is_seen_within_a_second", Ok(()), |()| edges::swapped_link()),
             trial("fake_cri::a_swapped_parent_folder_is_seen_within_a_second", Ok(()), |()| edges::swapped_parent()),
+            trial("fake_cri::empty_variables_are_none", Ok(()), |()| edges::empty_variables()),
             trial("fake_cri::a_closed_log_pipe_ends_nothing", Ok(()), |()| edges::closed_log_pipe()),
             trial("fake_cri::the_first_socket_that_answers_is_found", Ok(()), |()| found_socket()),
             trial("fake_cri::a_look_that_fails_is_told_and_costs_little", Ok(()), |()| failing_look()),

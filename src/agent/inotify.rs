@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    ffi::{OsStr, OsString},
+    ffi::{CStr, OsStr, OsString},
     io,
     mem::MaybeUninit,
     os::{
@@ -37,7 +37,7 @@ pub struct Watch {
 struct Name {
     watch: i32,
     folder: PathBuf,
-    name: OsString,
+    text: OsString,
     is_last: bool,
 }
 
@@ -88,7 +88,7 @@ impl Watch {
         let events = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE;
         let events = if is_last { events | WatchFlags::CLOSE_WRITE } else { events };
         let watch = inotify::add_watch(&self.fd, folder, events | WatchFlags::MASK_ADD | WatchFlags::ONLYDIR)?;
-        self.names.push(Name { watch, folder: folder.to_owned(), name, is_last });
+        self.names.push(Name { watch, folder: folder.to_owned(), text: name, is_last });
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl Watch {
             let mut events = inotify::Reader::new(&self.fd, &mut buffer);
             loop {
                 match events.next() {
-                    Ok(event) if self.matters(event.wd(), event.events(), event.file_name().map(|n| n.to_bytes())) => {
+                    Ok(event) if self.matters(event.wd(), event.events(), event.file_name().map(CStr::to_bytes)) => {
                         return Ok(());
                     }
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -128,7 +128,7 @@ impl Watch {
     fn matters(&self, watch: i32, events: ReadFlags, name: Option<&[u8]>) -> bool {
         // what has no name is about a watched folder itself, or about events that were lost
         let Some(name) = name.map(OsStr::from_bytes) else { return true };
-        self.names.iter().filter(|known| known.watch == watch && known.name == name).any(|known| {
+        self.names.iter().filter(|known| known.watch == watch && known.text == name).any(|known| {
             let is_new = events.contains(ReadFlags::CREATE);
             // a new file is told of again when it is closed; a link, and a second name of a file, is not
             let complete = || {

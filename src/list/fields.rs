@@ -62,13 +62,12 @@ impl<'a> Fields<'a> {
         let mut merged = Vec::new();
         for (key, value) in pairs {
             if key.text == "<<" {
-                match &*value.value {
-                    Value::Mapping(more) => merged.extend(more.iter().map(|(k, v)| (k, v))),
-                    _ => {
-                        let message = "a merge key takes a mapping".to_owned();
-                        problems.push(place(key, &field.path, message, "write `<<: *name`"));
-                        fields.unclear.push((&key.text, key.line));
-                    }
+                if let Value::Mapping(more) = &*value.value {
+                    merged.extend(more.iter().map(|(k, v)| (k, v)));
+                } else {
+                    let message = "a merge key takes a mapping".to_owned();
+                    problems.push(place(key, &field.path, message, "write `<<: *name`"));
+                    fields.unclear.push((&key.text, key.line));
                 }
             } else if names.insert(key.text.as_str()) {
                 fields.pairs.push((key, value));

@@ -214,3 +214,17 @@ pub(super) async fn runtime_handler() -> Result<()> {
     ensure!(about.iter().all(|c| c.runtime_handler == "kata"), "{about:?}");
     Ok(())
 }
+
+/// Manifests often set a variable to nothing.
+pub(super) async fn empty_variables() -> Result<()> {
+    let fake = FakeCri::start()?;
+    let empty =
+        ["PREPULL_NODE_NAME", "PREPULL_CONFIGMAP", "PREPULL_DOCKER_CONFIG", "PREPULL_RESYNC", "PREPULL_LOG_LEVEL"];
+    let mut environment: Vec<_> = empty.map(|name| (name.to_owned(), String::new())).into();
+    environment.push(("NODE_NAME".to_owned(), "from-the-pod".to_owned()));
+    let options = AgentOptions { environment, ..AgentOptions::default() };
+    let agent = Agent::start(&program(), &fake.socket(), &list(&["registry.example.com/a:1"]), &options)?;
+    let status = agent.until_warm(PATIENCE).await?;
+    ensure!(status["node"] == "from-the-pod", "{status:#}");
+    Ok(())
+}
