@@ -89,8 +89,8 @@ async fn bare_pulls(containerd: &Containerd, images: &[String], at_once: usize) 
     let places = Arc::new(Semaphore::new(at_once));
     let mut pulls = JoinSet::new();
     let began = Instant::now();
-    for image in images.iter().cloned() {
-        let (client, places) = (containerd.client().clone(), places.clone());
+    for image in images {
+        let (client, places, image) = (containerd.client().clone(), places.clone(), image.clone());
         pulls.spawn(async move {
             let _place = places.acquire().await.unwrap();
             client.pull(&image).await

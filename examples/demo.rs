@@ -32,6 +32,7 @@ use support::{
     parts,
     process::{self, Running, tail},
     registry::{Registry, RegistryKind, free_port},
+    sources::{self, docker_config, entry},
 };
 
 const USER: &str = "demo";
@@ -61,6 +62,14 @@ struct Shown {
     state: String,
     class: String,
     remedy: String,
+    credential: String,
+}
+
+impl Shown {
+    /// What went wrong, or with which credential it went well.
+    fn note(&self) -> String {
+        if self.credential.is_empty() { self.class.clone() } else { format!("with {}", self.credential) }
+    }
 }
 
 /// Where the images come from and where they go.
@@ -85,6 +94,8 @@ impl Stage {
             list
         });
         fs::write(folder.path().join("images.yaml"), list)?;
+        let login = docker_config(&private.host(), &entry(USER, PASSWORD));
+        fs::write(folder.path().join("secret.yaml"), sources::secret_yaml("acme-registry", &login))?;
         println!("containerd {} on {}", part.version, containerd.socket().display());
         println!("registries {} (for anybody) and {} (with a password)", public.host(), private.host());
         Ok(Self { folder, containerd, _registries: [public, private], images })
@@ -93,9 +104,30 @@ impl Stage {
     fn list(&self) -> PathBuf {
         self.folder.path().join("images.yaml")
     }
+
+    /// The pull secret of the private registry.
+    fn secret(&self) -> PathBuf {
+        self.folder.path().join("secret.yaml")
+    }
+
+    /// What the command says about the image behind the password: who would be tried, and where that comes from.
+    /// The image behind the password.
+    fn private(&self) -> &str {
+        self.images.last().map_or("", |(image, _)| image)
+    }
+
+    fn explain(&self, binary: &Path) -> Result<String> {
+        let image = self.private();
+        let mut command = sources::prepull(binary, self.folder.path());
+        command.arg("explain").arg(image).arg("--pull-secret").arg("secret.yaml");
+        let output = command.output().context("prepull cannot be started")?;
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(text.contains("pull-secret team/acme-registry"), "explain names no source: {text}");
+        Ok(text)
+    }
 }
 
-/// A handful of images of a few megabytes, some of which share a base.
+/// A handful of images of a few megabytes, some of which share a base; the one behind the password is the last.
 async fn fill(public: &Registry, private: &Registry) -> Result<Vec<(String, Expected)>> {
     let base = Layer::new(1, 8 << 20, Content::Random)?;
     let image = |name: &str, seed| -> Result<Image> {
@@ -107,7 +139,7 @@ async fn fill(public: &Registry, private: &Registry) -> Result<Vec<(String, Expe
     }
     images.push((public.image("shop/retired:1"), Expected::Class("NotFound")));
     let model = private.push("acme/model-server:v3", &image("model", 5)?).await?;
-    images.push((model.by_tag, Expected::Class("Unauthorized")));
+    images.push((model.by_tag, Expected::Present));
     Ok(images)
 }
 
@@ -128,6 +160,8 @@ impl Agent {
             .arg(stage.list())
             .arg("--runtime-endpoint")
             .arg(stage.containerd.socket())
+            .arg("--pull-secret")
+            .arg(stage.secret())
             .args(["--listen", &address]);
         let process = Running::start("agent", command, stage.folder.path())?;
         Ok(Self { process, address, log: stage.folder.path().join("agent.err") })
@@ -143,8 +177,12 @@ impl Agent {
         Ok(images
             .iter()
             .map(|image| {
-                let shown =
-                    Shown { state: text(image, "state"), class: text(image, "class"), remedy: text(image, "remedy") };
+                let shown = Shown {
+                    state: text(image, "state"),
+                    class: text(image, "class"),
+                    remedy: text(image, "remedy"),
+                    credential: text(image, "credential"),
+                };
                 (text(image, "image"), shown)
             })
             .collect())
@@ -162,7 +200,7 @@ impl Agent {
             if let Ok(now) = &now {
                 for (image, shown) in now {
                     if last.get(image) != Some(shown) {
-                        println!("{:<12} {image} {}", shown.state, shown.class);
+                        println!("{:<12} {image} {}", shown.state, shown.note());
                     }
                 }
                 last.clone_from(now);
@@ -190,10 +228,10 @@ fn binary() -> Result<PathBuf> {
 }
 
 fn summary(images: &[(String, Expected)], shown: &BTreeMap<String, Shown>) {
-    println!("\n{:<44} {:<10} {:<14} REMEDY", "IMAGE", "STATE", "CLASS");
+    println!("\n{:<44} {:<10} {:<36} REMEDY", "IMAGE", "STATE", "CLASS OR CREDENTIAL");
     for (image, _) in images {
         let Some(shown) = shown.get(image) else { continue };
-        println!("{image:<44} {:<10} {:<14} {}", shown.state, shown.class, shown.remedy);
+        println!("{image:<44} {:<10} {:<36} {}", shown.state, shown.note(), shown.remedy);
     }
 }
 
@@ -205,6 +243,8 @@ async fn run(once: bool) -> Result<()> {
     println!("agent      http://{0}/ and http://{0}/api/v1/images\n", agent.address);
     let shown = agent.follow(&stage.images).await?;
     summary(&stage.images, &shown);
+    let (secret, private) = (stage.secret(), stage.private());
+    println!("\n$ prepull explain --pull-secret {} {private}\n{}", secret.display(), stage.explain(&binary)?);
     if !once {
         println!("\nEdit the list and watch; Ctrl-C ends the demo and removes all of it.");
         std::future::pending::<()>().await;

@@ -7,6 +7,7 @@ pub mod inotify;
 pub mod keeper;
 pub mod link;
 pub mod lists;
+mod looks;
 mod report;
 mod rotation;
 pub mod sources;

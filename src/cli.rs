@@ -3,6 +3,7 @@
 mod agent;
 mod check;
 mod explain;
+mod images;
 mod options;
 pub mod output;
 mod pull;
@@ -10,7 +11,7 @@ pub mod table;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable};
 
 /// Keeps a Kubernetes node's image store stocked with a list of images.
 #[derive(Debug, Parser)]
@@ -30,6 +31,20 @@ enum Command {
     Check(check::Args),
     /// Show how images are named and pulled, and with which credentials
     Explain(explain::Args),
+}
+
+impl Cli {
+    /// Reads the command line; ends the process where it is wrong or asks for help. A variable that is empty, as
+    /// manifests often have one, counts as absent.
+    pub fn read() -> Self {
+        let command = Self::command().mut_subcommands(|command| {
+            command.mut_args(|arg| {
+                let empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+                if empty { arg.env(Resettable::Reset) } else { arg }
+            })
+        });
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// Something that was asked for is not so.

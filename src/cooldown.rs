@@ -51,9 +51,12 @@ impl Cooldowns {
         self.registries.insert(registry.clone(), Cooling { failures, until });
     }
 
-    /// The registry answered well.
-    pub fn succeeded(&mut self, registry: &RegistryHost) {
-        self.registries.remove(registry);
+    /// The registry answered well, to a pull that began at `began`. One that was under way when the cool-down began
+    /// tells nothing about it: what limits manifests lets layers through.
+    pub fn succeeded(&mut self, registry: &RegistryHost, began: Moment) {
+        if self.registries.get(registry).is_some_and(|cooling| began >= cooling.failures.last) {
+            self.registries.remove(registry);
+        }
     }
 
     /// What may begin now.
@@ -68,11 +71,6 @@ impl Cooldowns {
     /// Seconds that each cooling registry has left.
     pub fn remaining(&self, now: Moment) -> impl Iterator<Item = (&RegistryHost, Duration)> {
         self.registries.iter().map(move |(registry, cooling)| (registry, cooling.until.since(now)))
-    }
-
-    /// Ends every cool-down: the node's network or runtime changed under it.
-    pub fn clear(&mut self) {
-        self.registries.clear();
     }
 
     /// Forgets registries that the list no longer names.
@@ -101,7 +99,9 @@ mod tests {
         assert_eq!(all.admission(&registry, at(11)), Admission::OneAtATime);
         all.failed(&registry, at(11), at(12), 0.0);
         assert_eq!(all.admission(&registry, at(13)), Admission::Closed(at(32)), "the delay doubles");
-        all.succeeded(&registry);
-        assert_eq!(all.admission(&registry, at(13)), Admission::Open);
+        all.succeeded(&registry, at(11));
+        assert_eq!(all.admission(&registry, at(13)), Admission::Closed(at(32)), "an older pull's end tells nothing");
+        all.succeeded(&registry, at(32));
+        assert_eq!(all.admission(&registry, at(33)), Admission::Open);
     }
 }

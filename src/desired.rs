@@ -3,7 +3,11 @@
 //! Several entries for one image become one pull with the union of what they ask for; every text that was written
 //! keeps a row of its own, so that people find what they wrote.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     image_ref::{ImageRef, PullPolicy},
@@ -64,6 +68,17 @@ pub struct Target {
     pub pin: bool,
     /// The longest of all entries, else the limit of the lists.
     pub pull_timeout: Duration,
+}
+
+impl Target {
+    /// Whether the registry is asked for something else, or with something else, than before. What only changes the
+    /// order or the bounds is no reason to ask again for what is there.
+    pub fn asks_otherwise(&self, new: &Self) -> bool {
+        self.policy != new.policy
+            || self.pull_secrets != new.pull_secrets
+            || self.service_accounts != new.service_accounts
+            || self.image.cri_image() != new.image.cri_image()
+    }
 }
 
 /// One text as written, in list order.
@@ -156,20 +171,50 @@ struct Merge {
     own_timeout: Vec<bool>,
     index: HashMap<TargetKey, usize>,
     rows: Vec<Row>,
-    seen: HashMap<(Arc<str>, usize), usize>,
+    seen: HashMap<(Arc<str>, Same), usize>,
+    /// The secrets and accounts of each target, so that thousands are not compared with each other.
+    named: HashSet<(usize, NamedKind, ObjectName)>,
 }
 
-/// Stands for rows that have no target.
-const NO_TARGET: usize = usize::MAX;
+/// What rows of one text have in common that are shown as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Same {
+    Target(usize),
+    Invalid,
+    NotForThisNode,
+    Undecided,
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum NamedKind {
+    Secret,
+    Account,
+}
 
 impl Merge {
+    /// Adds a row. One with the same text and the same fate is there once, required if any of them is; one that cannot
+    /// be used never hides behind another that can.
     fn row(&mut self, image: &str, kind: RowKind) {
         let image: Arc<str> = image.into();
-        let target = if let RowKind::Target(index) = &kind { *index } else { NO_TARGET };
+        let (same, is_required) = match &kind {
+            RowKind::Target(index) => (Same::Target(*index), false),
+            RowKind::Invalid { required, .. } => (Same::Invalid, *required),
+            RowKind::NotForThisNode => (Same::NotForThisNode, false),
+            RowKind::Undecided { required } => (Same::Undecided, *required),
+        };
         let next = self.rows.len();
-        if *self.seen.entry((image.clone(), target)).or_insert(next) == next {
+        let at = *self.seen.entry((image.clone(), same)).or_insert(next);
+        if at == next {
             self.rows.push(Row { image, kind });
+        } else if let RowKind::Invalid { required, .. } | RowKind::Undecided { required } = &mut self.rows[at].kind {
+            *required |= is_required;
         }
+    }
+
+    /// Those of the names that the target does not have yet.
+    fn new_names(&mut self, target: usize, kind: NamedKind, names: Vec<ObjectName>) -> Vec<ObjectName> {
+        names.into_iter().filter(|name| self.named.insert((target, kind, name.clone()))).collect()
     }
 
     fn entry(&mut self, written: &str, spec: &EntrySpec, namespace: Option<&Arc<str>>) {
@@ -179,6 +224,8 @@ impl Merge {
         let key = TargetKey { canonical: spec.image.canonical().into(), runtime_handler: spec.runtime_handler.clone() };
         let next = self.targets.len();
         let index = *self.index.entry(key.clone()).or_insert(next);
+        let secrets = self.new_names(index, NamedKind::Secret, secrets);
+        let accounts = self.new_names(index, NamedKind::Account, accounts);
         if index == next {
             self.own_timeout.push(spec.pull_timeout.is_some());
             self.targets.push(Target {
@@ -196,8 +243,8 @@ impl Merge {
         } else {
             let target = &mut self.targets[index];
             target.policy = eager(target.policy, spec.policy);
-            union(&mut target.pull_secrets, secrets);
-            union(&mut target.service_accounts, accounts);
+            target.pull_secrets.extend(secrets);
+            target.service_accounts.extend(accounts);
             target.priority = target.priority.max(spec.priority);
             target.refresh_interval = target.refresh_interval.min(spec.refresh_interval);
             target.required |= spec.required;
@@ -228,14 +275,6 @@ impl Merge {
             }
         }
         Desired { targets, rows, limits, revision, unknown: None }
-    }
-}
-
-fn union(all: &mut Vec<ObjectName>, more: Vec<ObjectName>) {
-    for one in more {
-        if !all.contains(&one) {
-            all.push(one);
-        }
     }
 }
 
@@ -301,6 +340,47 @@ mod tests {
         assert_eq!(kinds[1], RowKind::Target(0));
         assert!(matches!(kinds[2], RowKind::Invalid { .. }));
         assert_eq!(kinds[4], RowKind::NotForThisNode);
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_used_hides_behind_no_other() {
+        let desired = merged(
+            "images:\n  - {image: 'q.io/a:1', nodeSelector: {gpu: a}}\n  - {image: 'q.io/a:1', pin: perhaps, required: false}\n  - {image: 'q.io/a:1', priority: high}\n  - q.io/a:1\n",
+        );
+        let kinds: Vec<_> = desired.rows.iter().map(|r| r.kind.clone()).collect();
+        assert_eq!(kinds.len(), 3, "{kinds:?}");
+        assert_eq!(kinds[0], RowKind::NotForThisNode);
+        assert_eq!(kinds[2], RowKind::Target(0));
+        let RowKind::Invalid { why, required } = &kinds[1] else { panic!("{kinds:?}") };
+        assert!(*required, "one of the two is");
+        assert!(why.contains("true or false"), "the first one's reason: {why}");
+    }
+
+    #[test]
+    fn what_waits_for_labels_hides_behind_no_other() {
+        let other =
+            "nodeAffinity: {nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [other]}]}]}";
+        let text = format!(
+            "images:\n  - {{image: 'q.io/a:1', {other}}}\n  - {{image: 'q.io/a:1', nodeSelector: {{gpu: a}}, required: false}}\n  - {{image: 'q.io/a:1', nodeSelector: {{gpu: b}}}}\n"
+        );
+        let desired = Desired::merge(&[list(&text)], &NodeFacts { name: "here".to_owned(), labels: None });
+        let kinds: Vec<_> = desired.rows.iter().map(|r| r.kind.clone()).collect();
+        assert_eq!(kinds, [RowKind::NotForThisNode, RowKind::Undecided { required: true }]);
+    }
+
+    #[test]
+    fn thousands_of_secrets_of_one_image_merge_quickly() {
+        use std::fmt::Write as _;
+        let mut text = "images:\n".to_owned();
+        for n in 0..1000 {
+            let names = (0..50).fold(String::new(), |all, m| all + &format!("{{name: s{n}-{m}}},"));
+            writeln!(text, "- {{image: a, imagePullSecrets: [{names}]}}").unwrap();
+        }
+        let list = list(&text);
+        let began = tokio::time::Instant::now();
+        let desired = Desired::merge(&[list], &NodeFacts::default());
+        assert_eq!(desired.targets[0].pull_secrets.len(), 50_000);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 
     #[test]

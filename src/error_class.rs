@@ -132,6 +132,11 @@ impl ErrorClass {
         }
     }
 
+    /// Whether the runtime, or its absence, may be what went wrong.
+    pub fn is_runtimes_fault(self) -> bool {
+        matches!(self, Self::RuntimeUnavailable | Self::Stalled | Self::Timeout | Self::Unknown)
+    }
+
     /// Whether the registry itself answered, so that it is reachable and lets requests through.
     pub fn is_registrys_answer(self) -> bool {
         matches!(self, Self::NotFound | Self::NoMatchingPlatform | Self::Unauthorized)
@@ -361,8 +366,8 @@ pub fn classify(image: &ImageRef, code: Code, text: &str) -> ErrorClass {
     match code {
         Code::NotFound => ErrorClass::NotFound,
         Code::InvalidArgument => ErrorClass::InvalidName,
-        Code::Cancelled => ErrorClass::Stalled,
         Code::Other("PermissionDenied" | "Unauthenticated") => ErrorClass::Unauthorized,
+        Code::Cancelled => ErrorClass::Stalled,
         _ => ErrorClass::Unknown,
     }
 }

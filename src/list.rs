@@ -1,13 +1,16 @@
 //! The list of wanted images (`images.yaml`): YAML in, validated entries and located problems out.
 //!
 //! A list is read in three steps, each pure: [`tree`] keeps where every value stands, [`fields`] turns values into
-//! types, and this module walks the document. One bad entry never stops the others; only a text that is no YAML, or
-//! whose top is no mapping, is refused as a whole.
+//! types, and this module walks the document. One bad entry never stops the others. Only a text that is no YAML, whose
+//! top is no mapping, that has other fields and no `images`, or whose `images` are no list is refused as a whole: the
+//! last good list stays in force then. Nothing at all, `images: []`, `images:` and a list of `defaults` and `limits`
+//! alone are empty lists.
 
 pub mod affinity;
 mod entry;
 mod fields;
 mod limits;
+mod problems;
 mod tree;
 pub mod units;
 
@@ -18,6 +21,9 @@ pub use limits::{Limits, Parallel};
 
 /// Largest text that is read, in bytes. A ConfigMap holds 1 MiB at most; a file on a host may be somewhat larger.
 pub const MAX_LIST_BYTES: usize = 4 * 1024 * 1024;
+
+/// What the top of a list may have.
+const FIELDS: &[&str] = &["defaults", "limits", "images"];
 
 /// Something that is wrong in a list, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -55,6 +61,8 @@ pub struct ImageList {
     pub limits: Limits,
     /// Everything that is wrong, in document order.
     pub problems: Vec<ListProblem>,
+    /// Paths of what is written and has no effect yet.
+    pub without_effect: Vec<&'static str>,
 }
 
 impl ImageList {
@@ -70,19 +78,30 @@ impl ImageList {
             });
         }
         let root = tree::parse(text)?;
-        let mut problems = Vec::new();
+        let mut problems = problems::Problems::default();
         let mut list = Self::default();
         let Some(mut top) = fields::Fields::of_document(&root, &mut problems)? else {
             return Ok(list);
         };
+        let listed = top.has("images");
         let defaults = entry::Defaults::read(top.take("defaults"), &mut problems);
-        list.limits = limits::read(top.take("limits"), &mut problems);
+        list.limits = limits::read(top.take("limits"), &mut list.without_effect, &mut problems);
         if let Some(images) = top.take("images") {
-            list.entries = entry::read_all(&images, &defaults, &mut problems);
+            list.entries = entry::read_all(&images, &defaults, &mut problems)?;
         }
-        top.refuse_the_rest(&["defaults", "limits", "images"], &mut problems);
-        problems.sort_by_key(|p| (p.line, p.column));
-        list.problems = problems;
+        if !listed && let Some(other) = top.left().next() {
+            // taken for an empty list, a typing mistake would end what the last good one wants
+            let unknown = top.unknown(other, FIELDS);
+            return Err(ListProblem {
+                message: format!("the list has no `images`, and {}", unknown.message),
+                ..unknown
+            });
+        }
+        if list.entries.iter().any(|e| e.spec.as_ref().is_ok_and(|spec| spec.pin)) {
+            list.without_effect.push("pin");
+        }
+        top.refuse_the_rest(FIELDS, &mut problems);
+        list.problems = problems.in_order();
         Ok(list)
     }
 
@@ -90,6 +109,11 @@ impl ImageList {
     pub fn selects_nodes(&self) -> bool {
         let selects = |spec: &EntrySpec| !spec.node_selector.is_empty() || !spec.node_selector_terms.is_empty();
         self.entries.iter().filter_map(|e| e.spec.as_ref().ok()).any(selects)
+    }
+
+    /// What its author should know though nothing is wrong: fields that are accepted and have no effect yet.
+    pub fn notes(&self) -> Vec<String> {
+        self.without_effect.iter().map(|path| format!("{path} is accepted and has no effect yet")).collect()
     }
 
     /// How many entries cannot be used.

@@ -2,6 +2,7 @@
 //! a snapshot when somebody scrapes. The keeper owns them, so there is nothing to lock.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -25,6 +26,9 @@ use crate::{
 /// Registries with a label of their own; the others share [`OTHER`].
 const MOST_REGISTRIES: usize = 50;
 const OTHER: &str = "other";
+/// Bytes of a label that a list's author writes. No valid name is longer: a registry's host, 255 of a path, and a
+/// digest.
+const MOST_LABEL: usize = 1024;
 /// CRI methods that the agent calls.
 const METHODS: [&str; 4] = ["Version", "ListImages", "ImageStatus", "PullImage"];
 /// Seconds up to one hour, for pulls.
@@ -223,7 +227,12 @@ impl Metrics {
             if let Some(wait) = image.wait {
                 *waits.entry(wait.as_str()).or_default() += 1;
             }
-            self.image_present.with_label_values(&[image.image.as_ref()]).set(i64::from(image.present));
+            // a text that stands for several entries is present if any of them is; one for other nodes is not missed
+            if image.state != "NotForThisNode" {
+                let label = bounded(&image.image);
+                let known = self.image_present.with_label_values(&[label.as_ref()]);
+                known.set(known.get().max(i64::from(image.present)));
+            }
         }
         let count = |map: &HashMap<&str, i64>, name| map.get(name).copied().unwrap_or(0);
         for state in STATE_NAMES {
@@ -242,7 +251,8 @@ impl Metrics {
         }
         for (registry, left) in &status.cooldowns {
             let label = if self.registries.contains(registry) { registry } else { OTHER };
-            self.registry_cooldown.with_label_values(&[label]).set(left.as_secs_f64());
+            let known = self.registry_cooldown.with_label_values(&[label]);
+            known.set(known.get().max(left.as_secs_f64()));
         }
         let mut page = TextEncoder::new().encode_to_string(&self.registry.gather())?;
         // the process' own figures have no prefix: dashboards know them by their usual names
@@ -266,6 +276,15 @@ impl Metrics {
             self.registry_cooldown.with_label_values(&[label]).set(0.0);
         }
         label.to_owned()
+    }
+}
+
+/// A text as a label: what is no image name may be of any length.
+fn bounded(text: &str) -> Cow<'_, str> {
+    if text.len() <= MOST_LABEL {
+        Cow::Borrowed(text)
+    } else {
+        text.chars().take(MOST_LABEL / 4).chain(['…']).collect()
     }
 }
 

@@ -12,8 +12,9 @@ use crate::{
 /// The label that says whether the node is warm.
 pub const LABEL: &str = "prepull.dev/warm";
 
-/// At start the store is usually looked at within this time: then `Unknown` is never written.
-const GRACE: Duration = Duration::from_secs(1);
+/// At start the store is looked at and the list read within this time: a restart of the agent on a warm node writes
+/// nothing.
+pub const GRACE: Duration = Duration::from_secs(2);
 /// After an edit thousands of nodes change at once.
 const JITTER: Duration = Duration::from_secs(10);
 /// A new message alone is worth a write this often.
@@ -133,12 +134,12 @@ impl NodeWrites {
             self.due = None;
             self.last.as_ref().map_or(self.start, |(_, at)| *at) + MESSAGE_ALONE
         };
-        let unknown_yet = if report.readiness == Readiness::Unknown { self.start + GRACE } else { self.start };
+        let settled = if report.readiness == Readiness::Warm { self.start } else { self.start + GRACE };
         let again = match &self.last {
             Some((last, at)) if last.condition == write.condition && last.label == write.label => *at + SAME_AGAIN,
             _ => self.start,
         };
-        let at = at.max(unknown_yet).max(again).max(self.hold);
+        let at = at.max(settled).max(again).max(self.hold);
         if at <= now {
             due.state = Some(write);
         }

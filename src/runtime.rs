@@ -206,14 +206,26 @@ pub fn spec_of(target: &Target) -> ImageSpec {
     }
 }
 
-/// The first of these sockets at which a runtime answers; those that are not there are passed over.
-pub async fn find_among<P: AsRef<Path>>(sockets: &[P], observer: &Observer) -> Option<Runtime> {
-    for socket in sockets.iter().map(AsRef::as_ref).filter(|socket| socket.exists()) {
+/// The first of these sockets at which a runtime answers; else why none does, without those that are not there.
+pub async fn find_among<P: AsRef<Path>>(sockets: &[P], observer: &Observer) -> Result<Runtime, Vec<String>> {
+    let mut reasons = Vec::new();
+    for socket in sockets.iter().map(AsRef::as_ref) {
+        match socket.try_exists() {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(e) => {
+                reasons.push(format!("{} cannot be looked at: {e}", socket.display()));
+                continue;
+            }
+        }
         // one that accepts and says nothing must not keep the next one from being found
-        let answer = timeout(PROBE_TIMEOUT, Runtime::connect(&Endpoint::of_path(socket), observer.clone())).await;
-        if let Ok(Ok(runtime)) = answer {
-            return Some(runtime);
+        match timeout(PROBE_TIMEOUT, Runtime::connect(&Endpoint::of_path(socket), observer.clone())).await {
+            Ok(Ok(runtime)) => return Ok(runtime),
+            Ok(Err(e)) => reasons.push(e.to_string()),
+            Err(_) => {
+                reasons.push(format!("{} gives no answer within {} s", socket.display(), PROBE_TIMEOUT.as_secs()));
+            }
         }
     }
-    None
+    Err(reasons)
 }

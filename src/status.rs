@@ -17,6 +17,9 @@ use crate::{
     stock::{Stock, Warmth},
 };
 
+/// Problems of one list that are shown.
+const MOST_PROBLEMS: usize = 100;
+
 /// A list in force.
 #[derive(Debug, Clone, Serialize)]
 pub struct ListStatus {
@@ -31,7 +34,11 @@ pub struct ListStatus {
 impl ListStatus {
     /// Problems of a list as lines.
     pub fn lines(problems: &[ListProblem]) -> Vec<String> {
-        problems.iter().map(ToString::to_string).collect()
+        let mut lines: Vec<_> = problems.iter().take(MOST_PROBLEMS).map(ToString::to_string).collect();
+        if problems.len() > MOST_PROBLEMS {
+            lines.push(format!("{} more problems; `prepull check` shows all", problems.len() - MOST_PROBLEMS));
+        }
+        lines
     }
 }
 

@@ -14,10 +14,13 @@ use crate::{
     clock::Moment,
     cooldown::Cooldowns,
     desired::{Desired, RowKind, Target, TargetKey},
-    error_class::PullError,
+    error_class::{ErrorClass, PullError},
     image_state::{Event, ImageState, Stored, UsedCredential, Wait, step},
     plan::{self, Action, Gates, Plan},
 };
+
+/// From so many interrupted pulls in a row on, an image waits before the next one.
+const MOST_INTERRUPTIONS: u32 = 2;
 
 /// What is known about one target.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ struct Tracked {
     stored_at: Moment,
     /// An edit or a new secret came during the pull: a failure of the old attempt does not count.
     forgiven: bool,
+    /// Pulls in a row under which the runtime ended.
+    interrupted: u32,
 }
 
 /// A change of an image's state, to be told to people.
@@ -140,14 +145,19 @@ impl Stock {
         for (index, target) in desired.targets.iter().enumerate() {
             let tracked = match before.remove(&target.key) {
                 Some((old, tracked)) => {
-                    if old != *target {
+                    let waits = matches!(tracked.state, ImageState::BackOff { .. });
+                    if old.asks_otherwise(target) || (waits && old != *target) {
                         edited.push(index);
                     }
                     tracked
                 }
-                None => {
-                    Tracked { state: ImageState::new(now), stored: None, stored_at: Moment::default(), forgiven: false }
-                }
+                None => Tracked {
+                    state: ImageState::new(now),
+                    stored: None,
+                    stored_at: Moment::default(),
+                    forgiven: false,
+                    interrupted: 0,
+                },
             };
             self.tracked.push(tracked);
         }
@@ -163,6 +173,11 @@ impl Stock {
             matches!(tracked.state, ImageState::Pulling { .. }).then_some(key)
         };
         before.into_iter().filter_map(pulling).collect()
+    }
+
+    /// Lets nothing begin before a moment, for the spread of an edit.
+    pub fn spread(&mut self, until: Moment) {
+        self.gates.spread_until = Some(until);
     }
 
     /// The runtime answered. What an earlier pull ended with since the look began is newer than the look.
@@ -187,11 +202,14 @@ impl Stock {
         self.gates.runtime_ready = false;
     }
 
-    /// The runtime is back after an absence: failures that it or its absence caused are forgotten.
+    /// The runtime is back after an absence: failures that it or its absence caused are forgotten, but not those of
+    /// images under whose pulls it ended again and again.
     pub fn runtime_back(&mut self, now: Moment) {
-        self.cooldowns.clear();
         for index in 0..self.tracked.len() {
-            if matches!(self.tracked[index].state, ImageState::BackOff { .. }) {
+            let tracked = &self.tracked[index];
+            let its_fault =
+                matches!(&tracked.state, ImageState::BackOff { error, .. } if error.class.is_runtimes_fault());
+            if its_fault && tracked.interrupted < MOST_INTERRUPTIONS {
                 self.forgive(index, now);
             }
         }
@@ -218,9 +236,11 @@ impl Stock {
     pub fn finished(&mut self, key: &TargetKey, outcome: Outcome, began: Moment, now: Moment, random: f64) {
         let Some(index) = self.find(key) else { return };
         let registry = self.desired.targets[index].image.registry().clone();
+        let outcome = self.once_too_often(index, outcome);
         match outcome {
             Outcome::Pulled { stored, credential } => {
-                self.cooldowns.succeeded(&registry);
+                self.cooldowns.succeeded(&registry, began);
+                self.tracked[index].interrupted = 0;
                 self.tracked[index].stored = Some(stored.clone());
                 self.tracked[index].stored_at = now;
                 self.event(index, Event::Pulled { stored, credential }, now);
@@ -229,7 +249,7 @@ impl Stock {
                 if error.class.cools_registry_down() && !self.no_cool_down {
                     self.cooldowns.failed(&registry, began, now, random);
                 } else if error.class.is_registrys_answer() {
-                    self.cooldowns.succeeded(&registry);
+                    self.cooldowns.succeeded(&registry, began);
                 }
                 let before = match &self.tracked[index].state {
                     ImageState::Pulling { failures, .. } => *failures,
@@ -244,6 +264,24 @@ impl Stock {
             }
             Outcome::Interrupted => self.event(index, Event::Interrupted, now),
         }
+    }
+
+    /// An interruption is nobody's failure, once. A runtime that ends under the same image again and again may be ended
+    /// by it: then the image waits like after any failure.
+    fn once_too_often(&mut self, index: usize, outcome: Outcome) -> Outcome {
+        let tracked = &mut self.tracked[index];
+        match outcome {
+            Outcome::Interrupted => tracked.interrupted = tracked.interrupted.saturating_add(1),
+            Outcome::Pulled { .. } | Outcome::Failed(_) => tracked.interrupted = 0,
+        }
+        if outcome == Outcome::Interrupted && tracked.interrupted >= MOST_INTERRUPTIONS {
+            let text = format!(
+                "the connection to the container runtime ended during {} pulls of this image in a row",
+                tracked.interrupted
+            );
+            return Outcome::Failed(PullError::own(ErrorClass::RuntimeUnavailable, &text));
+        }
+        outcome
     }
 
     /// Plans, and notes what waits. The caller starts what is returned and calls [`Stock::started`] for each.

@@ -1,9 +1,10 @@
 //! The agent on real runtimes and registries.
 
+#[path = "agent/edges.rs"]
+mod edges;
 mod support;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -11,13 +12,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Arguments;
-use rustix::process::Signal;
 use serde_json::Value;
 use support::{
     agent::{Agent, AgentOptions},
     containerd::Containerd,
     cri_proxy::CriProxy,
-    fake_cri::{FakeCri, Offer},
+    fake_cri::FakeCri,
     images::{Content, Image, Index, Layer, Platform},
     journal::Method,
     parts::ContainerdPart,
@@ -45,14 +45,24 @@ fn main() -> ExitCode {
         on_every_containerd("limits_are_never_exceeded", limits),
         vec![
             trial("fake_cri::two_thousand_listed_five_hundred_present", Ok(()), |()| many()),
-            trial("fake_cri::a_full_store_is_warm_at_once", Ok(()), |()| warm_at_once()),
-            trial("fake_cri::bad_lists_never_lose_the_last_good_one", Ok(()), |()| bad_lists()),
-            trial("fake_cri::a_swapped_link_is_seen_within_a_second", Ok(()), |()| swapped_link()),
+            trial("fake_cri::a_full_store_is_warm_at_once", Ok(()), |()| edges::warm_at_once()),
+            trial("fake_cri::bad_lists_never_lose_the_last_good_one", Ok(()), |()| edges::bad_lists()),
+            trial("fake_cri::a_swapped_link_is_seen_within_a_second", Ok(()), |()| edges::swapped_link()),
+            trial("fake_cri::a_swapped_parent_folder_is_seen_within_a_second", Ok(()), |()| edges::swapped_parent()),
+            trial("fake_cri::empty_variables_are_none", Ok(()), |()| edges::empty_variables()),
+            trial("fake_cri::a_closed_log_pipe_ends_nothing", Ok(()), |()| edges::closed_log_pipe()),
             trial("fake_cri::the_first_socket_that_answers_is_found", Ok(()), |()| found_socket()),
+            trial("fake_cri::a_look_that_fails_is_told_and_costs_little", Ok(()), |()| failing_look()),
+            trial("fake_cri::an_image_that_cannot_be_looked_for_is_not_missed", Ok(()), |()| failing_status()),
+            trial("fake_cri::a_runtime_that_hangs_up_is_left_alone", Ok(()), |()| flapping_runtime()),
+            trial("fake_cri::an_image_that_ends_its_runtime_waits", Ok(()), |()| deadly_image()),
+            trial("fake_cri::one_text_for_several_entries_is_present_if_any_is", Ok(()), |()| several_entries()),
+            trial("fake_cri::an_edit_is_spread", Ok(()), |()| spread_edit()),
             trial("fake_cri::the_agent_waits_for_its_runtime", Ok(()), |()| late_runtime()),
-            trial("fake_cri::a_second_sigterm_ends_at_once", Ok(()), |()| second_signal()),
-            trial("fake_cri::runtime_handler_is_in_every_call", Ok(()), |()| runtime_handler()),
-            trial("fake_cri::one_log_line_for_each_change", Ok(()), |()| log_lines()),
+            trial("fake_cri::a_second_signal_ends_at_once", Ok(()), |()| edges::second_signal()),
+            trial("fake_cri::runtime_handler_is_in_every_call", Ok(()), |()| edges::runtime_handler()),
+            trial("fake_cri::a_runtime_without_a_list_is_asked_image_by_image", Ok(()), |()| edges::no_list()),
+            trial("fake_cri::one_log_line_for_each_change", Ok(()), |()| edges::log_lines()),
         ],
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
@@ -347,75 +357,6 @@ async fn many() -> Result<()> {
     Ok(())
 }
 
-async fn warm_at_once() -> Result<()> {
-    let fake = FakeCri::start()?;
-    let images: Vec<_> = (0..200).map(|n| format!("registry.example.com/app-{n}:1")).collect();
-    fake.put(images.iter().map(String::as_str))?;
-    let agent = agent(&fake.socket(), &list(&images))?;
-    agent.until_warm(PATIENCE).await?;
-    ensure!(fake.journal().count(Method::PullImage) == 0);
-    let answered = fake.journal().calls(Method::Version).first().and_then(|c| c.ended.clone()).context("no Version")?.0;
-    let looked =
-        fake.journal().calls(Method::ListImages).first().and_then(|c| c.ended.clone()).context("no ListImages")?.0;
-    let gap = looked.saturating_duration_since(answered);
-    ensure!(gap < Duration::from_millis(300), "looking at the store came {gap:?} after the runtime's answer");
-    let warm = agent.metric("prepull_time_to_warm_seconds").await?;
-    ensure!(warm > 0.0 && warm < 2.0, "warm {warm} s after the agent's start");
-    Ok(())
-}
-
-async fn bad_lists() -> Result<()> {
-    let fake = FakeCri::start()?;
-    let image = "registry.example.com/app:1";
-    let agent = agent(&fake.socket(), &list(&[image]))?;
-    agent.until_warm(PATIENCE).await?;
-    for (text, problem) in [("images: [", "not YAML"), ("- a", "must be a mapping")] {
-        agent.edit(text)?;
-        let what = format!("the problem of {text:?} is told");
-        let told = |s: &Value| s["lists"][0]["problems"][0].as_str().is_some_and(|p| p.contains(problem));
-        let status = agent.until(PATIENCE, &what, told).await?;
-        ensure!(
-            status["warm"] == true && status["images"][0]["image"] == image,
-            "the last good list stays: {status:#}"
-        );
-    }
-    fs::remove_file(agent.list_path())?;
-    let told = |s: &Value| s["lists"][0]["problems"][0].as_str().is_some_and(|p| p.contains("does not exist"));
-    let status = agent.until(PATIENCE, "the file's end is told", told).await?;
-    ensure!(status["warm"] == true, "{status:#}");
-    ensure!(agent.metric("prepull_list_reloads_total{result=\"failure\"}").await? >= 3.0);
-    agent.edit("images: []")?;
-    let status = agent.until(PATIENCE, "the empty list is read", |s| s["images"] == Value::Array(vec![])).await?;
-    ensure!(status["warm"] == true && status["lists"][0]["problems"] == Value::Array(vec![]), "{status:#}");
-    Ok(())
-}
-
-/// As the kubelet updates a ConfigMap volume: the file is a link into `..data`, which is a link that is replaced.
-async fn swapped_link() -> Result<()> {
-    let fake = FakeCri::start()?;
-    let folder = tempfile::tempdir()?;
-    let version = |name: &str, text: &str| -> Result<()> {
-        fs::create_dir(folder.path().join(name))?;
-        fs::write(folder.path().join(name).join("images.yaml"), text)?;
-        std::os::unix::fs::symlink(name, folder.path().join("..data_tmp"))?;
-        fs::rename(folder.path().join("..data_tmp"), folder.path().join("..data"))?;
-        Ok(())
-    };
-    version("..v1", &list(&["registry.example.com/a:1"]))?;
-    std::os::unix::fs::symlink("..data/images.yaml", folder.path().join("images.yaml"))?;
-    let path = folder.path().join("images.yaml");
-    let agent = Agent::start_on(&program(), &fake.socket(), &path, tempfile::tempdir()?, &AgentOptions::default())?;
-    agent.until_warm(PATIENCE).await?;
-    for (n, image) in [(2, "registry.example.com/b:1"), (3, "registry.example.com/c:1")] {
-        let began = Instant::now();
-        version(&format!("..v{n}"), &list(&[image]))?;
-        fs::remove_dir_all(folder.path().join(format!("..v{}", n - 1)))?;
-        fake.journal().wait_until(PATIENCE, |j| j.of(Method::PullImage).any(|c| c.image == image)).await?;
-        ensure!(began.elapsed() < Duration::from_secs(1), "the swap took {:?} to take effect", began.elapsed());
-    }
-    Ok(())
-}
-
 async fn found_socket() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let silent = folder.path().join("silent.sock");
@@ -424,10 +365,107 @@ async fn found_socket() -> Result<()> {
     let sockets = [folder.path().join("absent.sock"), silent, fake.socket()];
     let observer: prepull::runtime::Observer = std::sync::Arc::new(|_, _, _| {});
     let began = Instant::now();
-    let found = prepull::runtime::find_among(&sockets, &observer).await.context("none was found")?;
+    let found = prepull::runtime::find_among(&sockets, &observer).await.map_err(|e| anyhow::anyhow!("{e:?}"))?;
     ensure!(found.endpoint().path() == fake.socket(), "{found:?}");
     ensure!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
-    ensure!(prepull::runtime::find_among(&sockets[..1], &observer).await.is_none());
+    let none = prepull::runtime::find_among(&sockets[..1], &observer).await;
+    ensure!(none.as_ref().is_err_and(Vec::is_empty), "{none:?}");
+    let reasons = prepull::runtime::find_among(&sockets[..2], &observer).await.err().context("one was found")?;
+    ensure!(reasons.len() == 1 && reasons[0].contains("gives no answer within 2 s"), "{reasons:?}");
+    Ok(())
+}
+
+async fn failing_look() -> Result<()> {
+    let fake = FakeCri::start()?;
+    fake.script().add(Rule::fail(Method::ListImages, tonic::Code::Internal, "database is locked"));
+    let agent = agent(&fake.socket(), &list(&["registry.example.com/a:1"]))?;
+    let told = |s: &Value| s["runtimeProblem"].as_str().is_some_and(|p| p.contains("database is locked"));
+    agent.until(PATIENCE, "the failure is told", told).await?;
+    ensure!(agent.get("/readyz").await?.1.contains("database is locked"));
+    sleep(Duration::from_secs(4)).await;
+    let looks = fake.journal().count(Method::ListImages);
+    ensure!((2..=4).contains(&looks), "{looks} looks in 4 s");
+    let lines = agent.log().lines().filter(|l| l.contains("database is locked")).count();
+    ensure!(lines == 1, "{lines} log lines");
+    fake.script().clear();
+    agent.until_warm(PATIENCE).await?;
+    Ok(())
+}
+
+async fn failing_status() -> Result<()> {
+    let fake = FakeCri::start()?;
+    fake.put(["docker.io/library/short:1"])?;
+    let agent = agent_with(&fake.socket(), &list(&["short:1"]), &["--resync", "300ms"])?;
+    agent.until_warm(PATIENCE).await?;
+    fake.script().add(Rule::fail(Method::ImageStatus, tonic::Code::Internal, "database is locked"));
+    let asked = fake.journal().count(Method::ImageStatus);
+    fake.journal().wait_until(PATIENCE, |j| j.of(Method::ImageStatus).count() >= asked + 3).await?;
+    ensure!(agent.image("short:1").await?["state"] == "Present");
+    ensure!(fake.journal().count(Method::PullImage) == 0, "what cannot be looked for is not absent");
+    Ok(())
+}
+
+async fn flapping_runtime() -> Result<()> {
+    let mut fake = FakeCri::start()?;
+    let agent = agent(&fake.socket(), "images: []")?;
+    agent.until_warm(PATIENCE).await?;
+    for _ in 0..5 {
+        let seen = fake.journal().count(Method::Version);
+        fake.close();
+        fake.open()?;
+        fake.journal().wait_until(PATIENCE, |j| j.of(Method::Version).count() > seen).await?;
+    }
+    // the sixth connection comes after more than a second
+    let began = Instant::now();
+    let seen = fake.journal().count(Method::Version);
+    fake.close();
+    fake.open()?;
+    fake.journal().wait_until(PATIENCE, |j| j.of(Method::Version).count() > seen).await?;
+    ensure!(began.elapsed() > Duration::from_secs(1), "connected again after {:?}", began.elapsed());
+    Ok(())
+}
+
+async fn deadly_image() -> Result<()> {
+    let mut fake = FakeCri::start()?;
+    let image = "registry.example.com/deadly:1";
+    fake.script().add(Rule::hang(Method::PullImage));
+    let agent = agent(&fake.socket(), &list(&[image]))?;
+    for _ in 0..2 {
+        fake.journal().wait_until(PATIENCE, |j| j.pulling() == 1).await?;
+        fake.close();
+        fake.journal().wait_until(PATIENCE, |j| j.pulling() == 0).await?;
+        fake.open()?;
+    }
+    let row = agent.until_image(PATIENCE, image, "BackOff").await?;
+    ensure!(row["class"] == "RuntimeUnavailable", "{row:#}");
+    ensure!(fake.journal().count(Method::PullImage) == 2);
+    Ok(())
+}
+
+async fn several_entries() -> Result<()> {
+    let fake = FakeCri::start()?;
+    let image = "registry.example.com/a:1";
+    let entry = |os: &str| format!("  - {{image: '{image}', nodeSelector: {{kubernetes.io/os: {os}}}}}\n");
+    let agent = agent(&fake.socket(), &format!("images:\n{}{}", entry("linux"), entry("windows")))?;
+    agent.until_warm(PATIENCE).await?;
+    let present = agent.metric(&format!("prepull_image_present{{image=\"{image}\"}}")).await?;
+    ensure!((present - 1.0).abs() < f64::EPSILON, "{present}");
+    Ok(())
+}
+
+async fn spread_edit() -> Result<()> {
+    let fake = FakeCri::start()?;
+    let list = |image: &str| format!("limits: {{spread: 3s}}\nimages: ['{image}']\n");
+    let agent = agent(&fake.socket(), &list("registry.example.com/a:1"))?;
+    agent.until_warm(PATIENCE).await?;
+    let first = agent.metric("prepull_time_to_warm_seconds").await?;
+    ensure!(first < 1.0, "a node that starts does not wait: {first} s");
+    let (edited, began) = (list("registry.example.com/b:1"), Instant::now());
+    agent.edit(&edited)?;
+    fake.journal().wait_until(PATIENCE, |j| j.of(Method::PullImage).count() == 2).await?;
+    let own = prepull::spread::moment("test-node", &prepull::list::revision(&edited), Duration::from_secs(3));
+    ensure!(began.elapsed() >= own, "it began after {:?}, before its moment at {own:?}", began.elapsed());
+    ensure!(began.elapsed() < own + Duration::from_secs(2), "it began after {:?}", began.elapsed());
     Ok(())
 }
 
@@ -441,54 +479,5 @@ async fn late_runtime() -> Result<()> {
     ensure!(agent.get("/readyz").await?.0 == 503);
     fake.open()?;
     agent.until_warm(PATIENCE).await?;
-    Ok(())
-}
-
-async fn second_signal() -> Result<()> {
-    let fake = FakeCri::start()?;
-    let mut agent = agent(&fake.socket(), "images: []")?;
-    agent.until_warm(PATIENCE).await?;
-    agent.signal(Signal::TERM)?;
-    agent.signal(Signal::TERM)?;
-    let end = Instant::now() + Duration::from_secs(2);
-    while agent.ended().is_none() {
-        ensure!(Instant::now() < end, "it did not end");
-        sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
-}
-
-async fn runtime_handler() -> Result<()> {
-    let fake = FakeCri::start()?;
-    let image = "registry.example.com/app:1";
-    let agent = agent(&fake.socket(), &format!("images: [{{image: '{image}', runtimeHandler: kata}}]"))?;
-    agent.until_warm(PATIENCE).await?;
-    let calls = fake.journal().read(|j| j.calls.clone());
-    let about: Vec<_> = calls.iter().filter(|c| c.image == image).collect();
-    ensure!(
-        about.iter().any(|c| c.method == Method::PullImage) && about.iter().any(|c| c.method == Method::ImageStatus)
-    );
-    ensure!(about.iter().all(|c| c.runtime_handler == "kata"), "{about:?}");
-    Ok(())
-}
-
-async fn log_lines() -> Result<()> {
-    let fake = FakeCri::start()?;
-    let (good, bad) = ("registry.example.com/good:1", "registry.example.com/bad:1");
-    fake.offer(bad, Offer { logins: vec![("nobody".into(), "knows".into())], ..Offer::default() });
-    let agent = agent_with(&fake.socket(), &list(&[good, bad]), &["--log-format", "json", "--resync", "200ms"])?;
-    agent.until_image(PATIENCE, bad, "BackOff").await?;
-    agent.until_image(PATIENCE, good, "Present").await?;
-    sleep(Duration::from_secs(1)).await;
-    let lines: Vec<Value> = agent.log().lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let about =
-        |image: &str, message: &str| lines.iter().filter(|l| l["image"] == image && l["message"] == message).count();
-    ensure!(about(good, "image is being pulled") == 1 && about(good, "image is present") == 1, "{}", agent.log());
-    ensure!(about(bad, "image could not be pulled") == 1, "{}", agent.log());
-    let failure = lines.iter().find(|l| l["message"] == "image could not be pulled").context("no failure")?;
-    ensure!(failure["class"] == "Unauthorized" && failure["reason"] == "ErrImagePull", "{failure:#}");
-    let ticks = lines.len();
-    sleep(Duration::from_millis(700)).await;
-    ensure!(agent.log().lines().count() == ticks, "a tick is no news: {}", agent.log());
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! The commands as people and scripts use them: what they print, where, and how they end.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "commands/check.rs"]
+mod check;
 mod support;
 
 use std::{
+    ffi::OsStr,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -35,36 +38,6 @@ fn stdout(output: &Output) -> String {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[test]
-fn check_prints_every_problem_with_its_place() {
-    let folder = tempfile::tempdir().unwrap();
-    let list = folder.path().join("images.yaml");
-    std::fs::write(&list, "images:\n  - quay.io/a:1\n  - image: quay.io/b:1\n    imagePullPolicy: Sometimes\n")
-        .unwrap();
-    let output = prepull(folder.path(), &["check", "-f", "images.yaml"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stdout(&output)
-            .contains("images.yaml:4:22: images[1].imagePullPolicy: `Sometimes` is no pull policy; write one of"),
-        "{output:?}"
-    );
-    let report = json(&prepull(folder.path(), &["check", "-f", "images.yaml", "-o", "json"]));
-    assert_eq!(report["problems"][0]["line"], 4);
-    assert_eq!(report["problems"][0]["column"], 22);
-    assert_eq!(report["problems"][0]["path"], "images[1].imagePullPolicy");
-    assert_eq!(report["images"][0]["valid"], true);
-    assert_eq!(report["images"][1]["valid"], false);
-
-    std::fs::write(&list, "images: [quay.io/a:1]\n").unwrap();
-    let output = prepull(folder.path(), &["check", "-f", "images.yaml"]);
-    assert_eq!(output.status.code(), Some(0));
-    assert!(stdout(&output).contains("1 image, 0 invalid, 0 problems"), "{output:?}");
-    let output = prepull(folder.path(), &["check", "-f", "absent.yaml"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("cannot read the list absent.yaml"), "{output:?}");
-    assert_eq!(prepull(folder.path(), &["check"]).status.code(), Some(2));
 }
 
 #[test]
@@ -106,7 +79,7 @@ fn explain_reads_a_list() {
     assert_eq!(all[1]["valid"], false);
 }
 
-async fn fake() -> (FakeCri, String, tempfile::TempDir) {
+fn fake() -> (FakeCri, String, tempfile::TempDir) {
     let fake = FakeCri::start().unwrap();
     let socket = fake.socket().display().to_string();
     (fake, socket, tempfile::tempdir().unwrap())
@@ -114,7 +87,7 @@ async fn fake() -> (FakeCri, String, tempfile::TempDir) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_ends_with_a_table_and_status_zero() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.put(["quay.io/here:1"]).unwrap();
     let output = prepull(folder.path(), &["pull", "--runtime-endpoint", &socket, "quay.io/here:1", "quay.io/new:1"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -127,7 +100,7 @@ async fn pull_ends_with_a_table_and_status_zero() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_tries_each_image_once_and_names_what_failed() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.offer("quay.io/private:1", Offer { logins: vec![("a".into(), "b".into())], ..Offer::default() });
     let arguments = ["pull", "-o", "json", "--runtime-endpoint", &socket, "quay.io/private:1", "Bad//", "quay.io/ok:1"];
     let output = prepull(folder.path(), &arguments);
@@ -142,7 +115,7 @@ async fn pull_tries_each_image_once_and_names_what_failed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_retries_for_as_long_as_it_is_told() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     let rule = support::script::Rule::fail(Method::PullImage, tonic::Code::Unknown, "503 Service Unavailable").times(1);
     fake.script().add(rule);
     let arguments = ["pull", "--retry-for", "60s", "--runtime-endpoint", &socket, "quay.io/a:1"];
@@ -159,8 +132,25 @@ async fn pull_retries_for_as_long_as_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_begins_and_nothing_spins_after_the_time_for_retries() {
+    let (fake, socket, folder) = fake();
+    fake.script().add(support::script::Rule::delay(Method::PullImage, std::time::Duration::from_secs(4)));
+    let list = "limits: {parallelPulls: 1}\nimages: ['quay.io/a:1', 'quay.io/b:1', 'quay.io/c:1']\n";
+    std::fs::write(folder.path().join("l.yaml"), list).unwrap();
+    let arguments = ["pull", "-f", "l.yaml", "--retry-for", "1s", "--runtime-endpoint", &socket];
+    let mut timed = Command::new("bash");
+    timed.args(["-c", "TIMEFORMAT='%U %S'; time \"$0\" \"$@\"", env!("CARGO_BIN_EXE_prepull")]).args(arguments);
+    let output = timed.current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(fake.journal().count(Method::PullImage), 1, "what waits when the time is over does not begin");
+    let text = stderr(&output);
+    let used: f64 = text.lines().last().unwrap().split(' ').map(|s| s.parse::<f64>().unwrap()).sum();
+    assert!(used < 1.0, "{used} s of CPU");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pull_uses_each_credential_in_turn() {
-    let (fake, socket, folder) = fake().await;
+    let (fake, socket, folder) = fake();
     fake.offer("r.example.com/app:1", Offer { logins: vec![("right".into(), "secret-2".into())], ..Offer::default() });
     let secret = |user: &str, password: &str| {
         format!(
@@ -192,8 +182,100 @@ async fn pull_uses_each_credential_in_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_summary_of_one_attempt_promises_no_other() {
+    let (fake, socket, folder) = fake();
+    let rule = support::script::Rule::fail(Method::PullImage, tonic::Code::Unknown, "429 Too Many Requests");
+    fake.script().add(rule);
+    let output = prepull(folder.path(), &["pull", "--runtime-endpoint", &socket, "quay.io/a:1", "Bad//"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let table = stdout(&output);
+    assert!(table.contains("RateLimited") && table.contains("Run the command again later"), "{table}");
+    assert!(table.contains("Correct the name on the command line."), "{table}");
+    for promise in ["next at", "Nothing needs to be done", "in the list"] {
+        assert!(!table.contains(promise), "{promise}: {table}");
+    }
+    let output = prepull(folder.path(), &["pull", "-o", "json", "--runtime-endpoint", &socket, "quay.io/a:1"]);
+    assert_eq!(json(&output)["images"][0]["nextAttempt"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_pull_says_so() {
+    let (fake, socket, folder) = fake();
+    fake.script().add(support::script::Rule::hang(Method::PullImage));
+    for (signal, word, code) in [("INT", "interrupted", 130), ("TERM", "terminated", 143)] {
+        fake.journal().clear();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        command.args(["pull", "--runtime-endpoint", &socket, "quay.io/a:1"]).env("HOME", folder.path());
+        command.env("PREPULL_CLOUD_CREDENTIALS", "off").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let pull = command.spawn().unwrap();
+        fake.journal().wait_until(std::time::Duration::from_secs(30), |j| j.pulling() == 1).await.unwrap();
+        let kill = Command::new("kill").args([&format!("-{signal}"), &pull.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let output = pull.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(stderr(&output).contains(&format!("prepull: {word}; 0 of 1 images are present")), "{output:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_list_is_no_failure() {
+    let (_fake, socket, folder) = fake();
+    std::fs::write(folder.path().join("l.yaml"), "images: []\n").unwrap();
+    for command in [&["explain"][..], &["pull", "--runtime-endpoint", &socket]] {
+        let output = prepull(folder.path(), &[command, &["-f", "l.yaml"]].concat());
+        assert_eq!((output.status.code(), &*stdout(&output)), (Some(0), "the list has no images\n"), "{output:?}");
+    }
+    let output = prepull(folder.path(), &["explain", "-f", "l.yaml", "-o", "json"]);
+    assert_eq!(json(&output), Value::Array(vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_are_no_text_are_wrong_names_like_others() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (_fake, socket, folder) = fake();
+    let bad = OsStr::from_bytes(b"\xff:1");
+    for command in [&["explain", "-o", "json"][..], &["pull", "-o", "json", "--runtime-endpoint", &socket]] {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        run.args(command).arg(bad).arg("quay.io/good:1").current_dir(folder.path()).env("HOME", folder.path());
+        let output = run.env("PREPULL_CLOUD_CREDENTIALS", "off").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let data = json(&output);
+        let rows = data.as_array().unwrap_or_else(|| data["images"].as_array().unwrap());
+        assert_eq!(rows[0]["image"], "\u{fffd}:1");
+        assert!(rows[0]["valid"] == false || rows[0]["state"] == "Invalid", "{rows:#?}");
+        assert!(rows[1]["valid"] == true || rows[1]["state"] == "Present", "{rows:#?}");
+    }
+}
+
+#[test]
+fn commas_separate_files_in_the_environment_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = |user: &str| {
+        format!(
+            "{{kind: Secret, apiVersion: v1, metadata: {{name: {user}}}, type: kubernetes.io/dockercfg, stringData: {{.dockercfg: '{{\"q.io\":{{\"username\":\"{user}\",\"password\":\"p\"}}}}'}}}}"
+        )
+    };
+    for name in ["a", "b", "a,b"] {
+        std::fs::write(folder.path().join(name), secret(&name.replace(',', "-and-"))).unwrap();
+    }
+    let users = |flags: &[&str], variable: &str| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        run.args(["explain", "-o", "json", "q.io/x:1"]).args(flags).current_dir(folder.path());
+        run.env("HOME", folder.path()).env("PREPULL_KUBELET_ROOT", folder.path()).env("PREPULL_PULL_SECRET", variable);
+        // a list that is there for another command does not stop this one
+        let output = run.env("PREPULL_FILE", "absent.yaml").env("PREPULL_CLOUD_CREDENTIALS", "off").output().unwrap();
+        let all = json(&output);
+        let user = |c: &Value| c["username"].as_str().unwrap().to_owned();
+        all[0]["credentials"].as_array().unwrap().iter().map(user).collect::<Vec<_>>()
+    };
+    assert_eq!(users(&[], "a,b"), ["a", "b"]);
+    assert_eq!(users(&["--pull-secret", "a,b"], ""), ["a-and-b"]);
+    assert_eq!(users(&["--pull-secret", "b"], "a"), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pull_ends_when_its_runtime_does() {
-    let (mut fake, socket, folder) = fake().await;
+    let (mut fake, socket, folder) = fake();
     fake.script().add(support::script::Rule::hang(Method::PullImage));
     let (journal, at) = (fake.journal().clone(), folder.path().to_owned());
     let pull = std::thread::spawn(move || prepull(&at, &["pull", "--runtime-endpoint", &socket, "quay.io/a:1"]));
@@ -235,4 +317,78 @@ fn pull_without_a_runtime_says_so_at_once() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(remedy), "{flags:?}: {output:?}");
     }
     assert_eq!(prepull(folder.path(), &["pull", "--runtime-endpoint", "tcp://x", "a"]).status.code(), Some(2));
+}
+
+/// Some servers of images are no runtimes, and know only what the kubelet needs of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn pull_needs_no_more_than_image_status_and_pull_image() {
+    let (fake, socket, folder) = fake();
+    for method in [Method::Version, Method::Status, Method::ListImages, Method::ImageFsInfo] {
+        fake.script().add(support::script::Rule::fail(method, tonic::Code::Unimplemented, "unknown method"));
+    }
+    fake.put(["quay.io/here:1"]).unwrap();
+    fake.offer("quay.io/forgotten:1", Offer { forgotten: true, ..Offer::default() });
+    let images = ["quay.io/here:1", "quay.io/new:1", "quay.io/forgotten:1"];
+    let arguments = [&["pull", "-o", "json", "--runtime-endpoint", &socket][..], &images].concat();
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let status = json(&output);
+    for (row, image) in status["images"].as_array().unwrap().iter().zip(images) {
+        assert_eq!((row["image"].as_str(), row["state"].as_str()), (Some(image), Some("Present")), "{row:#}");
+    }
+    let mut pulled: Vec<_> = fake.journal().calls(Method::PullImage).into_iter().map(|c| c.image).collect();
+    pulled.sort();
+    assert_eq!(pulled, ["quay.io/forgotten:1", "quay.io/new:1"]);
+
+    // nothing of CRI version 1 at all is another thing
+    fake.script().add(support::script::Rule::fail(Method::ImageStatus, tonic::Code::Unimplemented, "unknown service"));
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("does not answer as a CRI v1 runtime"), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_names_are_sent_as_they_are_written() {
+    let (fake, socket, folder) = fake();
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let names = [
+        ("busybox".to_owned(), "busybox:latest".to_owned()),
+        ("LOCALDOMAIN/app:1".to_owned(), "LOCALDOMAIN/app:1".to_owned()),
+        ("[::1]:5000/app".to_owned(), "[::1]:5000/app:latest".to_owned()),
+        ("reg_istry.example.com/app".to_owned(), "reg_istry.example.com/app:latest".to_owned()),
+        (format!("quay.io/app:1@{digest}"), format!("quay.io/app:1@{digest}")),
+        ("test.com:5000".to_owned(), "test.com:5000".to_owned()),
+    ];
+    for (written, sent) in names {
+        fake.journal().clear();
+        let output = prepull(folder.path(), &["pull", "--runtime-endpoint", &socket, &written]);
+        assert_eq!(output.status.code(), Some(0), "{written}: {output:?}");
+        let pulled: Vec<_> = fake.journal().calls(Method::PullImage).into_iter().map(|c| c.image).collect();
+        assert_eq!(pulled, [sent]);
+    }
+    fake.journal().clear();
+    let wrong = ["", " ", "a".repeat(64).leak(), "Foo/bar", "quay.io/a:b c", "--", "quay.io/ä"];
+    let arguments = [&["pull", "-o", "json", "--runtime-endpoint", &socket, "--"][..], &wrong].concat();
+    let output = prepull(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let status = json(&output);
+    for row in status["images"].as_array().unwrap() {
+        assert!(row["state"] == "Invalid" || row["image"] == "Foo/bar", "{row:#}");
+    }
+    assert_eq!(status["images"].as_array().unwrap().len(), wrong.len());
+}
+
+#[test]
+fn an_empty_variable_is_an_absent_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        command.args(["explain", "busybox"]).current_dir(folder.path()).env("HOME", folder.path());
+        for name in ["DOCKER_CONFIG", "PULL_SECRET", "CLOUD_CREDENTIALS", "KUBELET_ROOT", "OUTPUT", "OFFLINE"] {
+            command.env(format!("PREPULL_{name}"), value);
+        }
+        command.output().unwrap()
+    };
+    assert_eq!(run("").status.code(), Some(0), "{:?}", run(""));
+    assert_eq!(run("nonsense").status.code(), Some(2), "{:?}", run("nonsense"));
 }

@@ -117,8 +117,8 @@ fn list(images: &[&str]) -> String {
     images.iter().fold("images:\n".to_owned(), |list, image| format!("{list}  - \"{image}\"\n"))
 }
 
-fn login(user: &str, password: &str) -> Option<Login> {
-    Some(Login { username: user.to_owned(), password: password.to_owned(), ..Login::default() })
+fn login(user: &str, password: &str) -> Login {
+    Login { username: user.to_owned(), password: password.to_owned(), ..Login::default() }
 }
 
 async fn each_source(part: ContainerdPart, gate: Gate) -> Result<()> {
@@ -151,7 +151,7 @@ async fn each_source(part: ContainerdPart, gate: Gate) -> Result<()> {
         let (row, logins) = stage.pull(&flags, &image)?;
         ensure!(row["state"] == "Present", "{name}: {row:#}");
         ensure!(row["credential"] == credential.as_str(), "{name}: {row:#}");
-        ensure!(logins == [login(USER, PASSWORD)], "{name}: {logins:?}");
+        ensure!(logins == [Some(login(USER, PASSWORD))], "{name}: {logins:?}");
     }
     Ok(())
 }
@@ -182,7 +182,7 @@ async fn cloud(part: ContainerdPart) -> Result<()> {
     let row = pulled(&output)?;
     ensure!(row["state"] == "Present" && row["credential"] == "cloud ecr", "{output:?}");
     let pulls = proxy.journal().calls(Method::PullImage);
-    ensure!(pulls.len() == 1 && pulls[0].login == login("AWS", PASSWORD), "{pulls:?}");
+    ensure!(pulls.len() == 1 && pulls[0].login == Some(login("AWS", PASSWORD)), "{pulls:?}");
     ensure!(registry.manifest_requests("team/app").await? > 0, "the image came from somewhere else");
     Ok(())
 }
@@ -197,7 +197,7 @@ async fn second_candidate(part: ContainerdPart) -> Result<()> {
         let (row, logins) = stage.pull(&flags, &image)?;
         let credential = row["credential"].as_str().unwrap_or_default();
         ensure!(credential.starts_with("docker-config ") && credential.ends_with("right.json"), "{row:#}");
-        ensure!(logins == [login(USER, "wrong"), login(USER, PASSWORD)], "{logins:?}");
+        ensure!(logins == [Some(login(USER, "wrong")), Some(login(USER, PASSWORD))], "{logins:?}");
 
         // the other way round the second one is never shown to the registry
         let other = stage.image("one").await?;
@@ -205,7 +205,7 @@ async fn second_candidate(part: ContainerdPart) -> Result<()> {
         let flags = [flag("pull-secret", &right), stage.config_flag("wrong.json", USER, "wrong")?].concat();
         let (row, logins) = stage.pull(&flags, &other)?;
         ensure!(
-            row["credential"] == "pull-secret team/right" && logins == [login(USER, PASSWORD)],
+            row["credential"] == "pull-secret team/right" && logins == [Some(login(USER, PASSWORD))],
             "{row:#} {logins:?}"
         );
 
@@ -305,17 +305,17 @@ async fn changed_config(part: ContainerdPart) -> Result<()> {
     agent.edit(&list(&[&first, &second]))?;
     let row = agent.until_image(PATIENCE, &second, "Present").await?;
     ensure!(row["credential"].as_str().is_some_and(|c| c.starts_with("docker-config ")), "{row:#}");
-    ensure!(pulls(&second) == [login(USER, PASSWORD)], "{:?}", pulls(&second));
+    ensure!(pulls(&second) == [Some(login(USER, PASSWORD))], "{:?}", pulls(&second));
     ensure!(pulls(&first).len() == 1, "an edit beside an entry is none of its own: {:?}", pulls(&first));
     agent.until_image(PATIENCE, &first, "Present").await?;
     ensure!(began.elapsed() > Duration::from_secs(9), "the back-off was cut short: {:?}", began.elapsed());
-    ensure!(pulls(&first) == [login(USER, "wrong-1"), login(USER, PASSWORD)], "{:?}", pulls(&first));
+    ensure!(pulls(&first) == [Some(login(USER, "wrong-1")), Some(login(USER, PASSWORD))], "{:?}", pulls(&first));
 
     // and a file that is worse counts too, and so does one that is gone
     stage.config_flag("config.json", USER, "wrong-2")?;
     agent.edit(&list(&[&first, &second, &third]))?;
     agent.until_image(PATIENCE, &third, "BackOff").await?;
-    ensure!(pulls(&third) == [login(USER, "wrong-2")], "{:?}", pulls(&third));
+    ensure!(pulls(&third) == [Some(login(USER, "wrong-2"))], "{:?}", pulls(&third));
     std::fs::remove_file(stage.folder.path().join("config.json"))?;
     agent.edit(&format!("images: [{{image: '{third}', priority: 1}}]"))?;
     let told = |status: &Value| {

@@ -26,6 +26,7 @@ pub(super) struct Sources {
 
 /// An attempt that ended.
 pub(super) struct Done {
+    pub(super) number: u64,
     pub(super) key: TargetKey,
     pub(super) began: Moment,
     pub(super) outcome: Outcome,
@@ -36,20 +37,33 @@ pub(super) struct Done {
     pub(super) seen: Vec<Seen>,
 }
 
-/// Finds the credentials as they are now, then pulls.
-pub(super) async fn attempt(runtime: Runtime, target: Target, sources: Sources, began: Moment) -> Done {
-    let Fetched { pull_secrets, service_account_secrets, mut problems, seen } =
-        sources.named.fetch(&target.pull_secrets, &target.service_accounts).await;
-    let request = Request {
-        image: &target.image,
-        pull_secrets: &pull_secrets,
-        service_account_secrets: &service_account_secrets,
-        offline: false,
-    };
-    let found = sources.node.lookup(request).await;
-    problems.extend(found.problems);
-    let outcome = puller::pull(&runtime, &target, &found.credentials).await;
-    Done { key: target.key, began, outcome, lookups: found.outcomes, problems, seen }
+/// One attempt at one image.
+pub(super) struct Attempt {
+    /// Tells it from an earlier one at the same image.
+    pub(super) number: u64,
+    pub(super) runtime: Runtime,
+    pub(super) target: Target,
+    pub(super) sources: Sources,
+    pub(super) began: Moment,
+}
+
+impl Attempt {
+    /// Finds the credentials as they are now, then pulls.
+    pub(super) async fn make(self) -> Done {
+        let Self { number, runtime, target, sources, began } = self;
+        let Fetched { pull_secrets, service_account_secrets, mut problems, seen } =
+            sources.named.fetch(&target.pull_secrets, &target.service_accounts).await;
+        let request = Request {
+            image: &target.image,
+            pull_secrets: &pull_secrets,
+            service_account_secrets: &service_account_secrets,
+            offline: false,
+        };
+        let found = sources.node.lookup(request).await;
+        problems.extend(found.problems);
+        let outcome = puller::pull(&runtime, &target, &found.credentials).await;
+        Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen }
+    }
 }
 
 /// What was wrong with the credentials of each image, at its last attempt.

@@ -11,14 +11,14 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep, sleep_until},
 };
-use tonic::Status as RpcStatus;
 
 use super::{
     ReadyWhen, Reporter,
-    attempt::{self, Done, attempt},
+    attempt::{self, Attempt, Done},
     cluster::{Cluster, News, replace_if_new},
     link::LinkEvent,
     lists::ListUpdate,
+    looks::{LookNews, Looks},
     rotation::Rotation,
     sources::{Change, SourceNames, Sources},
 };
@@ -32,13 +32,12 @@ use crate::{
     metrics::Metrics,
     node_view::NodeView,
     plan::Action,
-    runtime::{Runtime, code_name},
+    runtime::Runtime,
+    spread,
     status::Status,
-    stock::{Observation, Outcome, Stock, Warmth},
+    stock::{Outcome, Stock, Warmth},
 };
 
-/// After a look that failed, or a pull whose call broke while the connection stands.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Time that ended pulls get to tell the runtime so.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -84,7 +83,6 @@ pub struct Once {
 pub struct Keeper<R> {
     node: NodeFacts,
     node_name: Arc<str>,
-    resync: Duration,
     ready_when: ReadyWhen,
     /// Why nothing new is known about the node.
     node_problem: Option<String>,
@@ -99,12 +97,14 @@ pub struct Keeper<R> {
     /// Why it does not answer.
     runtime_problem: Option<String>,
     was_linked: bool,
-    looks: JoinSet<Result<Observation, RpcStatus>>,
-    /// Something happened while a look was under way that it may have missed.
-    look_again: bool,
-    next_look: Instant,
+    looks: Looks,
+    /// Why the store is not known as it is now.
+    look_problem: Option<String>,
     pulls: JoinSet<Done>,
-    pulling: HashMap<TargetKey, AbortHandle>,
+    /// Pulls under way, each with its number.
+    pulling: HashMap<TargetKey, (u64, AbortHandle)>,
+    /// Pulls begun so far.
+    begun: u64,
     wake: Option<Moment>,
     warm: Option<bool>,
     warmed_once: bool,
@@ -119,7 +119,6 @@ impl<R: Reporter> Keeper<R> {
         Self {
             node_name: settings.node.name.as_str().into(),
             node: settings.node,
-            resync: settings.resync,
             ready_when: settings.ready_when,
             node_problem: None,
             sources: Sources::new(settings.sources),
@@ -134,11 +133,11 @@ impl<R: Reporter> Keeper<R> {
             runtime: None,
             runtime_problem: None,
             was_linked: false,
-            looks: JoinSet::new(),
-            look_again: false,
-            next_look: Instant::now() + settings.resync,
+            looks: Looks::new(settings.resync),
+            look_problem: None,
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
+            begun: 0,
             wake: None,
             warm: None,
             warmed_once: false,
@@ -156,13 +155,12 @@ impl<R: Reporter> Keeper<R> {
                 Some(update) = inputs.lists.recv() => self.list(update),
                 Some(event) = inputs.link.recv() => self.link(event),
                 Some(news) = self.cluster.news() => self.cluster_news(news),
-                Some(look) = self.looks.join_next() => self.looked(look),
+                news = self.looks.news(), if self.runtime.is_some() => self.look_news(news),
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
                     continue;
                 }
-                () = sleep_until(self.next_look), if self.runtime.is_some() => self.look(),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
                 else => break,
             }
@@ -198,9 +196,12 @@ impl<R: Reporter> Keeper<R> {
     fn turn(&mut self) {
         let now = self.clock.now();
         let plan = self.stock.plan(now);
-        self.wake = [plan.wake, self.once.and_then(|o| o.retry_until)].into_iter().flatten().min();
+        let deadline = self.once.and_then(|once| once.retry_until);
+        let over = deadline.is_some_and(|until| now >= until);
+        self.wake = [plan.wake, deadline.filter(|_| !over)].into_iter().flatten().min();
         for action in plan.actions {
             match action {
+                Action::Start(_) if over => {}
                 Action::Start(index) => self.start(index, now),
                 // noted by the stock itself
                 Action::Hold(..) => {}
@@ -232,14 +233,21 @@ impl<R: Reporter> Keeper<R> {
         let (target, _, _) = self.stock.target(index);
         let (key, target) = (target.key.clone(), target.clone());
         self.stock.started(index, now);
-        let handle = self.pulls.spawn(attempt(runtime, target, self.credentials.clone(), now));
-        self.pulling.insert(key, handle);
+        self.begun += 1;
+        let sources = self.credentials.clone();
+        let attempt = Attempt { number: self.begun, runtime, target, sources, began: now };
+        let handle = self.pulls.spawn(attempt.make());
+        self.pulling.insert(key, (self.begun, handle));
     }
 
     fn pulled(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // a pull that was ended by this keeper has nothing to tell
-        let Ok(Done { key, began, outcome, lookups, problems, seen }) = done else { return };
+        let Ok(Done { number, key, began, outcome, lookups, problems, seen }) = done else { return };
         let now = self.clock.now();
+        // one that had ended when its entry went away must not be taken for the pull of an entry that came back
+        if self.pulling.get(&key).is_none_or(|(current, _)| *current != number) {
+            return;
+        }
         self.pulling.remove(&key);
         for (source, result) in lookups {
             self.metrics.credential_lookup(source, result);
@@ -250,7 +258,7 @@ impl<R: Reporter> Keeper<R> {
             self.metrics.pulled(target.image.registry(), &outcome, now.since(began));
         }
         if outcome == Outcome::Interrupted {
-            self.look_soon();
+            self.looks.soon();
         }
         let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
@@ -302,8 +310,13 @@ impl<R: Reporter> Keeper<R> {
         desired.unknown = self.sources.unread().or_else(|| desired.undecided().then(|| self.labels_unknown()));
         let selects_nodes = lists.iter().any(|l| l.list.selects_nodes());
         self.cluster.need(|needs| replace_if_new(&mut needs.node, selects_nodes));
-        for unwanted in self.stock.apply(desired, self.clock.now()) {
-            if let Some(pull) = self.pulling.remove(&unwanted) {
+        let now = self.clock.now();
+        // a new node, or an agent that starts again, does not wait: only an edit reaches all nodes at once
+        if self.stock.list_read() && desired.revision != self.stock.desired().revision {
+            self.stock.spread(now + spread::moment(&self.node_name, &desired.revision, desired.limits.spread));
+        }
+        for unwanted in self.stock.apply(desired, now) {
+            if let Some((_, pull)) = self.pulling.remove(&unwanted) {
                 pull.abort();
             }
         }
@@ -326,14 +339,14 @@ impl<R: Reporter> Keeper<R> {
                     self.stock.runtime_back(self.clock.now());
                 }
                 self.was_linked = true;
-                self.looks.abort_all();
-                self.looks = JoinSet::new();
                 self.look();
             }
             LinkEvent::Down(reason) => {
                 tracing::warn!(%reason, "the runtime does not answer; waiting for it");
                 self.runtime = None;
                 self.runtime_problem = Some(reason);
+                self.looks.end();
+                self.look_problem = None;
                 self.stock.runtime_gone();
             }
         }
@@ -341,28 +354,17 @@ impl<R: Reporter> Keeper<R> {
 
     /// Looks at the store; again afterwards where a look is under way.
     fn look(&mut self) {
-        self.next_look = Instant::now() + self.resync;
         // without a list there is nothing to look for, and the first list looks by itself
-        if !self.stock.list_read() {
-            return;
+        if let Some(runtime) = self.runtime.clone().filter(|_| self.stock.list_read()) {
+            self.looks.begin(runtime, self.stock.desired().targets.clone(), self.clock.now());
         }
-        let Some(runtime) = self.runtime.clone() else { return };
-        if !self.looks.is_empty() {
-            self.look_again = true;
-            return;
-        }
-        self.look_again = false;
-        let (targets, began) = (self.stock.desired().targets.clone(), self.clock.now());
-        self.looks.spawn(async move { runtime.look(targets, began).await });
     }
 
-    fn look_soon(&mut self) {
-        self.next_look = self.next_look.min(Instant::now() + LOOK_AGAIN);
-    }
-
-    fn looked(&mut self, look: Result<Result<Observation, RpcStatus>, tokio::task::JoinError>) {
-        match look {
-            Ok(Ok(observation)) => {
+    fn look_news(&mut self, news: LookNews) {
+        match news {
+            LookNews::Due => return self.look(),
+            LookNews::Looked(observation) => {
+                self.look_problem = None;
                 let first = !self.stock.looked() && self.stock.list_read();
                 self.stock.looked_at(&observation, self.clock.now());
                 if first {
@@ -370,13 +372,14 @@ impl<R: Reporter> Keeper<R> {
                     tracing::info!(present, required, "store looked at for the first time");
                 }
             }
-            Ok(Err(status)) => {
-                tracing::warn!(code = code_name(&status), error = %crate::error_text::one_line(status.message()), "the runtime's store cannot be looked at; trying again");
-                self.look_soon();
+            LookNews::Failed(problem) | LookNews::Slow(problem) => {
+                if self.look_problem.as_ref() != Some(&problem) {
+                    tracing::warn!(%problem, "what is in the store is not known as it is now; trying again");
+                    self.look_problem = Some(problem);
+                }
             }
-            Err(_) => {}
         }
-        if self.look_again {
+        if self.looks.wanted_again() {
             self.look();
         }
     }
@@ -397,8 +400,20 @@ impl<R: Reporter> Keeper<R> {
         }
     }
 
+    /// How far the node is, and what of the lists and the runtime explains it.
+    fn warmth(&self) -> Warmth {
+        let mut warmth = self.stock.warmth();
+        if !self.stock.list_read() {
+            warmth.reason = self.sources.unread().unwrap_or(warmth.reason);
+        }
+        if let Some(problem) = self.runtime_problem.as_ref().or(self.look_problem.as_ref()).filter(|_| !warmth.warm) {
+            warmth.reason = format!("{}; {problem}", warmth.reason);
+        }
+        warmth
+    }
+
     fn readiness(&self) -> Warmth {
-        let warmth = self.stock.warmth();
+        let warmth = self.warmth();
         match self.ready_when {
             ReadyWhen::Warm => warmth,
             ReadyWhen::Running => Warmth { warm: true, ..warmth },
@@ -408,9 +423,9 @@ impl<R: Reporter> Keeper<R> {
     fn status(&self) -> Status {
         let mut status = Status {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
-            runtime_problem: self.runtime_problem.clone(),
+            runtime_problem: self.runtime_problem.clone().or_else(|| self.look_problem.clone()),
             lists: self.sources.status(),
-            ..Status::of(&self.stock, self.stock.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
+            ..Status::of(&self.stock, self.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
         status.add_problems(&self.stock, |key| self.credential_problems.of(key));
         status

@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use crate::runtime::{self, Endpoint, Observer, Runtime, RuntimeError};
 
 /// The kubelet's own delays for the same socket.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(3);
+/// A runtime that hangs up sooner than this flaps: it is left alone for longer and longer.
+const STABLE: Duration = Duration::from_secs(10);
+const LONGEST_FLAP: Duration = Duration::from_secs(30);
 
 /// What happened to the link.
 #[derive(Debug)]
@@ -22,13 +28,13 @@ pub enum LinkEvent {
 
 /// Connects, and connects again whenever the connection ends. Ends when nobody listens.
 pub async fn keep_linked(endpoint: Option<Endpoint>, observer: Observer, events: mpsc::Sender<LinkEvent>) {
-    let delays = ExponentialBuilder::new()
-        .with_min_delay(FIRST_DELAY)
-        .with_max_delay(LONGEST_DELAY)
-        .with_jitter()
-        .without_max_times();
+    let delays = |longest| {
+        let builder = ExponentialBuilder::new().with_min_delay(FIRST_DELAY).with_max_delay(longest);
+        builder.with_jitter().without_max_times()
+    };
+    let mut flaps = delays(LONGEST_FLAP).build();
     loop {
-        let mut waits = delays.build();
+        let mut waits = delays(LONGEST_DELAY).build();
         let mut told = None;
         let runtime = loop {
             match connect(endpoint.as_ref(), &observer).await {
@@ -48,10 +54,15 @@ pub async fn keep_linked(endpoint: Option<Endpoint>, observer: Observer, events:
         if events.send(LinkEvent::Up(Box::new(runtime))).await.is_err() {
             return;
         }
+        let since = Instant::now();
         closed.wait().await;
+        if since.elapsed() >= STABLE {
+            flaps = delays(LONGEST_FLAP).build();
+        }
         if events.send(LinkEvent::Down("the container runtime closed the connection".to_owned())).await.is_err() {
             return;
         }
+        sleep(flaps.next().unwrap_or(LONGEST_FLAP)).await;
     }
 }
 
@@ -59,11 +70,12 @@ pub async fn keep_linked(endpoint: Option<Endpoint>, observer: Observer, events:
 pub async fn connect(endpoint: Option<&Endpoint>, observer: &Observer) -> Result<Runtime, String> {
     match endpoint {
         Some(endpoint) => Runtime::connect(endpoint, observer.clone()).await.map_err(|e: RuntimeError| e.to_string()),
-        None => runtime::find_among(&runtime::endpoint::USUAL, observer).await.ok_or_else(|| {
-            format!(
-                "no container runtime answers at any of {}; name its socket with --runtime-endpoint",
+        None => runtime::find_among(&runtime::endpoint::USUAL, observer).await.map_err(|found| match found.as_slice() {
+            [] => format!(
+                "there is no container runtime at any of {}; name its socket with --runtime-endpoint, and see that its folder is mounted",
                 runtime::endpoint::USUAL.join(", ")
-            )
+            ),
+            reasons => format!("no container runtime answers: {}", reasons.join("; ")),
         }),
     }
 }

@@ -7,21 +7,23 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncReadExt as _,
     sync::mpsc,
     time::{sleep, timeout},
 };
 
-use super::inotify::Folders;
-use crate::list::{ImageList, ListProblem, MAX_LIST_BYTES, revision};
+use super::inotify::Watch;
+use crate::{
+    list::{ImageList, ListProblem, revision},
+    list_file,
+};
 
 /// An editor writes a file in several steps: wait for the last one.
 const SETTLE: Duration = Duration::from_millis(50);
 /// Some filesystems tell of no change (network, some overlays): look now and then. Nothing is done where nothing
 /// changed.
 const LOOK_ANYWAY: Duration = Duration::from_mins(1);
-/// While a folder cannot be watched because it is not there yet.
-const LOOK_FOR_FOLDER: Duration = Duration::from_millis(500);
+/// While nothing can be watched: the kernel's bounds are reached, or a folder may not be read.
+const LOOK_UNWATCHED: Duration = Duration::from_millis(500);
 
 /// A list source has something new.
 #[derive(Debug)]
@@ -78,10 +80,9 @@ impl Read {
 /// Sends the list of a file, and sends it again whenever its content has changed. Ends when nobody listens.
 pub async fn follow_file(path: PathBuf, source: Arc<str>, updates: mpsc::Sender<ListUpdate>) {
     let mut last: Option<Result<String, String>> = None;
-    let mut folders = None;
     loop {
         // watch first and read then: what changes between the two is seen
-        let watched = watch(&mut folders, &path);
+        let watched = Watch::of(&path);
         let text = read_text(&path).await;
         if last.as_ref() != Some(&text) {
             let read = match &text {
@@ -94,43 +95,21 @@ pub async fn follow_file(path: PathBuf, source: Arc<str>, updates: mpsc::Sender<
             last = Some(text);
         }
         match watched {
-            Some(folders) => {
-                if let Ok(Err(e)) = timeout(LOOK_ANYWAY, folders.changed()).await {
+            Ok(watch) => {
+                if let Ok(Err(e)) = timeout(LOOK_ANYWAY, watch.changed()).await {
                     tracing::warn!(error = %e, list = %source, "the list's folder cannot be watched; it is looked at every {} s", LOOK_ANYWAY.as_secs());
                     sleep(LOOK_ANYWAY).await;
                 }
                 sleep(SETTLE).await;
             }
-            None => sleep(LOOK_FOR_FOLDER).await,
+            Err(_) => sleep(LOOK_UNWATCHED).await,
         }
     }
 }
 
-/// Watches the folder that has the file, and the one that has what it links to.
-fn watch<'a>(folders: &'a mut Option<Folders>, path: &Path) -> Option<&'a Folders> {
-    if folders.is_none() {
-        *folders = Folders::new().ok();
-    }
-    let folders = folders.as_ref()?;
-    let own = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    folders.add(own).ok()?;
-    if let Some(real) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
-        // the file itself is what counts: without this watch, edits behind a link are seen a minute late
-        let _ = folders.add(real);
-    }
-    Some(folders)
-}
-
-/// The file's text, or in one clause why there is none.
+/// The file's text, or in one line why there is none.
 pub async fn read_text(path: &Path) -> Result<String, String> {
-    let shown = path.display();
-    let file = tokio::fs::File::open(path).await.map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => format!("the list {shown} does not exist"),
-        std::io::ErrorKind::PermissionDenied => format!("the list {shown} may not be read by this user"),
-        _ => format!("the list {shown} cannot be opened: {e}"),
-    })?;
-    let mut bytes = Vec::new();
-    let most = MAX_LIST_BYTES as u64 + 1;
-    file.take(most).read_to_end(&mut bytes).await.map_err(|e| format!("the list {shown} cannot be read: {e}"))?;
-    String::from_utf8(bytes).map_err(|_| format!("the list {shown} is not UTF-8 text"))
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || list_file::read(&path)).await;
+    read.unwrap_or_else(|e| Err(format!("the list cannot be read: {e}")))
 }

@@ -137,6 +137,9 @@ impl Sources {
     }
 }
 
+/// Problems of one list that are logged one by one: a broken generator must not flood the logs of 5,000 nodes.
+const MOST_LOGGED: usize = 10;
+
 impl Source {
     fn update(&mut self, name: &Arc<str>, namespace: Option<Arc<str>>, read: Read) -> Change {
         self.told = true;
@@ -144,8 +147,11 @@ impl Source {
             Read::List { revision, list } => {
                 self.problems = ListStatus::lines(&list.problems);
                 tracing::info!(list = %name, revision = %revision, entries = list.entries.len(), problems = self.problems.len(), "list read");
-                for problem in &self.problems {
+                for problem in self.problems.iter().take(MOST_LOGGED) {
                     tracing::warn!(list = %name, problem = %problem, "the list has a problem");
+                }
+                if let Some(more) = self.problems.len().checked_sub(MOST_LOGGED).filter(|more| *more > 0) {
+                    tracing::warn!(list = %name, more, "the list has more problems; `prepull check` shows all");
                 }
                 self.list = Some(SourcedList { source: name.clone(), revision, namespace, list });
                 return Change::InForce;

@@ -1,6 +1,7 @@
 //! `prepull agent`.
 
 mod lists;
+mod values;
 mod writes;
 
 use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, time::Duration};
@@ -33,10 +34,10 @@ pub(super) struct Args {
     #[arg(long, env = "PREPULL_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
     /// Where /, /api/v1/images, /metrics, /healthz and /readyz are served
-    #[arg(long, env = "PREPULL_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9797")]
+    #[arg(long, env = "PREPULL_LISTEN", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9797", value_parser = values::listen)]
     listen: SocketAddr,
     /// How often the runtime's store is looked at without a reason
-    #[arg(long, env = "PREPULL_RESYNC", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    #[arg(long, env = "PREPULL_RESYNC", value_name = "DURATION", default_value = "5m", value_parser = values::resync)]
     resync: Duration,
     /// When /readyz answers 200
     #[arg(long, env = "PREPULL_READY_WHEN", value_name = "STATE", default_value = "warm")]
@@ -107,6 +108,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// What this machine knows about itself without a cluster: its name, and the labels that every kubelet sets.
 pub(super) fn local_node(name: Option<String>) -> NodeFacts {
     let name = name
+        .filter(|n| !n.is_empty())
         .or_else(|| std::env::var("NODE_NAME").ok())
         .filter(|n| !n.is_empty())
         .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().to_lowercase());
@@ -130,6 +132,8 @@ fn start_logging(format: LogFormat, level: LevelFilter) {
     let targets =
         Targets::new().with_default(level).with_targets([("kube_client", libraries), ("kube_runtime", libraries)]);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // a pipe that nobody reads any more is no reason to end, and its own report of that would go to the same pipe
+    let lines = lines.log_internal_errors(false);
     let registry = tracing_subscriber::registry();
     match format {
         LogFormat::Text => {

@@ -1,12 +1,12 @@
 //! `prepull explain`: how images are named and pulled, and with which credentials. No runtime is needed.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, process::ExitCode};
 
-use anyhow::bail;
 use serde::Serialize;
 
 use super::{
     NOT_SO, WRONG_USAGE,
+    images::{Asked, ImageArgs, NO_IMAGES},
     options::{CredentialArgs, OutputArgs, RuntimeArgs},
     output,
     pull::read_list,
@@ -23,12 +23,8 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Images, as a Pod would name them
-    #[arg(value_name = "IMAGE", required_unless_present = "file")]
-    images: Vec<String>,
-    /// A list whose images are explained
-    #[arg(short, long, env = "PREPULL_FILE", value_name = "LIST")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    images: ImageArgs,
     /// Ask no plugin and no cloud
     #[arg(long, env = "PREPULL_OFFLINE")]
     offline: bool,
@@ -76,8 +72,8 @@ impl From<Credential> for ExplainedCredential {
     }
 }
 
-/// One image that is asked for.
-struct Asked {
+/// One image to explain.
+struct Question {
     text: String,
     image: Result<ImageRef, String>,
     policy: PullPolicy,
@@ -86,33 +82,25 @@ struct Asked {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { images, file, offline, output, runtime: _, credentials } = args;
-    let asked = match file {
-        Some(_) if !images.is_empty() => {
-            output::note(
-                "prepull: images on the command line and --file exclude each other; write the images into the list",
-            );
+    let Args { images, offline, output, runtime: _, credentials } = args;
+    let questions = match images.into_asked() {
+        Err(wrong) => {
+            output::note(&format!("prepull: {wrong}"));
             return Ok(ExitCode::from(WRONG_USAGE));
         }
-        Some(path) => {
-            let list = read_list(&path).await?;
-            if list.entries.is_empty() {
-                bail!("the list {} has no images", path.display());
-            }
-            list.entries.iter().map(Asked::of_entry).collect()
-        }
-        None => images.into_iter().map(Asked::of_text).collect::<Vec<_>>(),
+        Ok(Asked::List(path)) => read_list(&path).await?.entries.iter().map(Question::of_entry).collect(),
+        Ok(Asked::Images(images)) => images.into_iter().map(Question::of_text).collect::<Vec<_>>(),
     };
     let credentials = credentials.into_credentials();
-    let mut all = Vec::with_capacity(asked.len());
-    for asked in asked {
-        all.push(explain(asked, &credentials, offline).await);
+    let mut all = Vec::with_capacity(questions.len());
+    for question in questions {
+        all.push(explain(question, &credentials, offline).await);
     }
     output::print(output.output, &all, |all| for_people(all))?;
     Ok(if all.iter().all(|e| e.valid) { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
 }
 
-impl Asked {
+impl Question {
     fn of_text(text: String) -> Self {
         let image = ImageRef::parse(&text).map_err(|e| format!("{e}; {}", e.remedy()));
         Self { image, policy: PullPolicy::default_for(&text), in_cluster: Vec::new(), text }
@@ -139,8 +127,8 @@ impl Asked {
     }
 }
 
-async fn explain(asked: Asked, credentials: &Credentials, offline: bool) -> Explained {
-    let Asked { text, image, policy, in_cluster } = asked;
+async fn explain(question: Question, credentials: &Credentials, offline: bool) -> Explained {
+    let Question { text, image, policy, in_cluster } = question;
     let (error, image) = match image {
         Ok(image) => (None, Some(image)),
         Err(why) => (Some(why), None),
@@ -175,6 +163,10 @@ async fn explain(asked: Asked, credentials: &Credentials, offline: bool) -> Expl
 }
 
 fn for_people(all: &[Explained]) -> String {
+    if all.is_empty() {
+        // names are never none, so it was a list
+        return format!("{NO_IMAGES}\n");
+    }
     let mut out = String::new();
     // writing into a String cannot fail
     for (n, e) in all.iter().enumerate() {

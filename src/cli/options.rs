@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 
+use super::images::or_twin;
 use crate::{
     cli::output::Format,
     credentials::{
@@ -28,14 +29,15 @@ pub(super) struct RuntimeArgs {
 #[derive(Debug, Args)]
 pub(super) struct CredentialArgs {
     /// Docker config of the node; repeatable; a file named .dockercfg is of the legacy format [default: the kubelet's
-    /// search order]
-    #[arg(long, env = "PREPULL_DOCKER_CONFIG", value_name = "FILE", value_delimiter = ',')]
+    /// search order] [env: PREPULL_DOCKER_CONFIG, separated by commas]
+    #[arg(long, value_name = "FILE")]
     pub(super) docker_config: Vec<PathBuf>,
     /// The kubelet's root folder, where its docker config is looked for first
     #[arg(long, env = "PREPULL_KUBELET_ROOT", value_name = "DIR", default_value = "/var/lib/kubelet")]
     pub(super) kubelet_root: PathBuf,
-    /// Manifest of a pull secret, YAML or JSON, tried for every image; repeatable
-    #[arg(long, env = "PREPULL_PULL_SECRET", value_name = "FILE", value_delimiter = ',')]
+    /// Manifest of a pull secret, YAML or JSON, tried for every image; repeatable [env: PREPULL_PULL_SECRET, separated
+    /// by commas]
+    #[arg(long, value_name = "FILE")]
     pub(super) pull_secret: Vec<PathBuf>,
     /// The kubelet's configuration of credential provider plugins, a file or a folder
     #[arg(
@@ -64,6 +66,8 @@ impl CredentialArgs {
             image_credential_provider_bin_dir,
             cloud_credentials,
         } = self;
+        let docker_config = or_twin(docker_config, "PREPULL_DOCKER_CONFIG");
+        let pull_secret = or_twin(pull_secret, "PREPULL_PULL_SECRET");
         let node_configs = if docker_config.is_empty() {
             NodeConfigs::Search(SearchFolders::of_this_process(kubelet_root))
         } else {

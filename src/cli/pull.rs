@@ -1,15 +1,21 @@
 //! `prepull pull`: the list's images now, once, with no cluster at all.
 
+mod ending;
 mod progress;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::bail;
-use tokio::sync::mpsc;
+use futures::FutureExt as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use super::{
     NOT_SO, WRONG_USAGE,
     agent::{duration, local_node},
+    images::{Asked, ImageArgs, NO_IMAGES},
     options::{CredentialArgs, OutputArgs, RuntimeArgs},
     output,
 };
@@ -28,17 +34,13 @@ use crate::{
     list::{Entry, EntrySpec, ImageList},
     metrics::Metrics,
     page,
-    status::Status,
+    status::{ImageStatus, Status},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Images, as a Pod would name them
-    #[arg(value_name = "IMAGE", required_unless_present = "file")]
-    images: Vec<String>,
-    /// A list whose images are pulled, by its priorities and limits
-    #[arg(short, long, env = "PREPULL_FILE", value_name = "LIST")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    images: ImageArgs,
     /// Go on trying what fails for this long, with the kubelet's back-off [default: one attempt for each image]
     #[arg(long, env = "PREPULL_RETRY_FOR", value_name = "DURATION", value_parser = duration)]
     retry_for: Option<Duration>,
@@ -51,22 +53,26 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { images, file, retry_for, output, runtime, credentials } = args;
-    if !images.is_empty() && file.is_some() {
-        output::note(
-            "prepull: images on the command line and --file exclude each other; write the images into the list",
-        );
-        return Ok(ExitCode::from(WRONG_USAGE));
-    }
+    let Args { images, retry_for, output, runtime, credentials } = args;
+    let asked = match images.into_asked() {
+        Ok(asked) => asked,
+        Err(wrong) => {
+            output::note(&format!("prepull: {wrong}"));
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    };
     let clock = Clock::start();
-    let list = match &file {
-        Some(path) => read_list(path).await?,
-        None => list_of(&images),
+    let list = match &asked {
+        Asked::List(path) => {
+            let list = read_list(path).await?;
+            for problem in &list.problems {
+                output::note(&format!("prepull: {}: {problem}", path.display()));
+            }
+            list
+        }
+        Asked::Images(images) => list_of(images),
     };
     let mut broken = list.problems.len();
-    for problem in &list.problems {
-        output::note(&format!("prepull: {}: {problem}", file.as_deref().unwrap_or_else(|| "".as_ref()).display()));
-    }
     // an invalid entry is in the summary as well
     broken = broken.max(list.invalid_entries());
 
@@ -105,12 +111,27 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         once: Some(Once { retry_until: retry_for.map(|d| clock.now() + d) }),
     };
     let keeper = Keeper::new(settings, metrics, clock, progress::reporter());
-    let status = keeper.run(Inputs { lists, link, queries, stop: on_signals()? }).await;
-    output::print(output.output, &status, |status| page::images(&status.images))?;
+    let stop = on_signals()?;
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let stopped = stop.clone();
+    let mut status = keeper.run(Inputs { lists, link, queries, stop }).await;
+    ending::nothing_follows(&mut status, matches!(asked, Asked::Images(_)));
+    output::print(output.output, &status, |status| match status.images.as_slice() {
+        [] => format!("{NO_IMAGES}\n"),
+        images => page::images(images),
+    })?;
     if let Some(problem) = &status.runtime_problem {
         output::note(&format!("prepull: {problem}"));
     }
-    let all_there = status.images.iter().all(super::super::status::ImageStatus::present_or_elsewhere) && broken == 0;
+    if *stopped.borrow() {
+        let (word, code) = match interrupts.recv().now_or_never() {
+            Some(_) => ("interrupted", 130),
+            None => ("terminated", 143),
+        };
+        output::note(&format!("prepull: {word}; {}", summary(&status)));
+        return Ok(ExitCode::from(code));
+    }
+    let all_there = status.images.iter().all(ImageStatus::present_or_elsewhere) && broken == 0;
     if output.output == output::Format::Table {
         output::note(&summary(&status));
     }

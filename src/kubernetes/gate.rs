@@ -12,7 +12,10 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::{
     guard::{self, Guard},
@@ -21,6 +24,7 @@ use super::{
 use crate::{
     clock::{Clock, rfc3339},
     node_report::{NodeReport, Readiness},
+    node_writes::GRACE,
 };
 
 /// The condition that the gate waits for.
@@ -61,6 +65,11 @@ pub async fn run(client: Client, pod: OwnPod, clock: Clock, mut reports: watch::
             Guard::Unclear(why) => tracing::debug!(why, "it is not known yet whether a readiness gate may be set"),
         }
         sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
+    }
+    // a container that is started again on a warm node must not make its pod unready
+    let warm = reports.wait_for(|report| report.readiness == Readiness::Warm);
+    if let Ok(Err(_)) = timeout(GRACE, warm).await {
+        return;
     }
     let pods: Api<Pod> = Api::namespaced(client, &pod.namespace);
     let mut last = None;

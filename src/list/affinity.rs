@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{Field, Fields, Problems, nearest, shown};
+use super::{
+    fields::{Field, Fields, nearest, shown},
+    problems::Problems,
+};
 
 /// How a requirement compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Operator {
     /// The label has one of the values.
     In,
@@ -36,7 +39,7 @@ impl Operator {
 }
 
 /// One requirement on a label or field.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Requirement {
     /// Label key, or `metadata.name` among the fields.
     pub key: String,
@@ -46,13 +49,29 @@ pub struct Requirement {
     pub values: Vec<String>,
 }
 
+impl std::fmt::Display for Requirement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}", self.key, self.operator)?;
+        if self.values.is_empty() { Ok(()) } else { write!(f, " ({})", self.values.join(" ")) }
+    }
+}
+
 /// Requirements that must all hold.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeSelectorTerm {
     /// On the node's labels.
     pub match_expressions: Vec<Requirement>,
     /// On the node's fields; `metadata.name` is the only one that Kubernetes knows.
     pub match_fields: Vec<Requirement>,
+}
+
+impl std::fmt::Display for NodeSelectorTerm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts: Vec<_> = self.match_expressions.iter().chain(&self.match_fields).map(ToString::to_string).collect();
+        // as Kubernetes has it, a term without requirements matches nothing
+        f.write_str(&if parts.is_empty() { "no node".to_owned() } else { parts.join(" and ") })
+    }
 }
 
 /// What entries are matched against.

@@ -3,14 +3,23 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
+    ListProblem,
     affinity::{self, NodeSelectorTerm},
-    fields::{Field, Fields, Problems, nearest, shown},
+    fields::{Field, Fields, nearest, shown},
+    problems::Problems,
     tree::Value,
 };
 use crate::image_ref::{ImageRef, PullPolicy};
 
 /// How often an `Always` entry asks its registry again, where nothing else is written.
 const DEFAULT_REFRESH: Duration = Duration::from_hours(1);
+
+/// Shorter ones would ask a registry for ever.
+const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
+/// Longest text that is taken for an image's name, in bytes: several times what a registry and a runtime take.
+const LONGEST_NAME: usize = 2048;
+/// Most pull secrets of one entry.
+const MOST_SECRETS: usize = 50;
 
 /// One entry as it stands in the list.
 #[derive(Debug, Clone)]
@@ -71,7 +80,7 @@ const FIELDS: &[&str] = &[
 
 /// The fields that an entry may leave out, each as far as it was written.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Defaults {
+struct Optional {
     policy: Option<PullPolicy>,
     image_pull_secrets: Option<Arc<[String]>>,
     service_account_name: Option<Arc<str>>,
@@ -85,51 +94,137 @@ pub(super) struct Defaults {
     pull_timeout: Option<Duration>,
 }
 
+/// Reads optional fields one by one, and notes what became of each.
+struct Reader<'a, 'p> {
+    fields: Fields<'a>,
+    problems: &'p mut Problems,
+    /// Names of the fields that stand there.
+    written: Vec<&'static str>,
+    /// Names of those that have a problem, with their lines.
+    broken: Vec<(&'static str, usize)>,
+}
+
+impl<'a> Reader<'a, '_> {
+    fn read<T>(&mut self, name: &'static str, read: impl FnOnce(&Field<'a>, &mut Problems) -> Option<T>) -> Option<T> {
+        let field = self.fields.take(name)?;
+        self.written.push(name);
+        let before = self.problems.found();
+        let value = read(&field, self.problems);
+        if self.problems.found() > before {
+            self.broken.push((name, field.node.line));
+        }
+        value
+    }
+
+    fn optional(&mut self) -> Optional {
+        let priority = |f: &Field<'a>, p: &mut Problems| f.integer(i64::from(i32::MIN), i64::from(i32::MAX), p);
+        Optional {
+            policy: self.read("imagePullPolicy", policy),
+            image_pull_secrets: self.read("imagePullSecrets", secrets),
+            service_account_name: self.read("serviceAccountName", object_name).map(Into::into),
+            node_selector: self.read("nodeSelector", labels).map(Arc::new),
+            node_selector_terms: self.read("nodeAffinity", affinity::read).map(Into::into),
+            runtime_handler: self.read("runtimeHandler", |f, p| f.text(p).map(Into::into)),
+            priority: self.read("priority", priority),
+            refresh_interval: self.read("refreshInterval", |f, p| f.duration_from(SHORTEST_REFRESH, p)),
+            required: self.read("required", Field::truth),
+            pin: self.read("pin", Field::truth),
+            pull_timeout: self.read("pullTimeout", Field::duration),
+        }
+    }
+}
+
+/// What stands in for the fields that entries leave out.
+///
+/// A mistake here must not widen what entries do: without its `nodeSelector` a list for a few nodes would be pulled by
+/// all. So an entry that would take a field from here that has a problem is invalid; one that writes the field itself
+/// is not. Where it is not clear which field was meant (a merge that merges nothing, `defaults` that is no mapping), all
+/// entries are invalid. An unknown name is only a problem, except where it looks like one of the fields that select
+/// nodes: then it counts as that field, with a problem.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Defaults {
+    values: Optional,
+    broken: Vec<BrokenDefault>,
+}
+
+/// A field of `defaults` that cannot be used.
+#[derive(Debug, Clone)]
+struct BrokenDefault {
+    /// The field that entries would take from it; none: it could be any.
+    field: Option<&'static str>,
+    /// As written.
+    name: String,
+    line: usize,
+}
+
+impl BrokenDefault {
+    fn as_named(name: &str, line: usize) -> Self {
+        Self { field: FIELDS.iter().find(|f| **f == name).copied(), name: shown(name), line }
+    }
+
+    fn why(&self) -> String {
+        let path = if self.name.is_empty() { "defaults".to_owned() } else { format!("defaults.{}", self.name) };
+        let own = self.field.map_or_else(String::new, |f| format!(", or write `{f}` in this entry"));
+        format!("`{path}` (line {}) has a problem, and this entry takes it from there; correct it{own}", self.line)
+    }
+}
+
 impl Defaults {
     /// Reads `defaults`: any field of an image but `image`.
     pub(super) fn read(field: Option<Field<'_>>, problems: &mut Problems) -> Self {
-        let Some(mut fields) = field.and_then(|f| Fields::of(&f, problems)) else { return Self::default() };
-        let read = Self::take(&mut fields, problems);
+        let Some(field) = field else { return Self::default() };
+        let Some(fields) = Fields::of(&field, problems) else {
+            let whole = BrokenDefault { field: None, name: String::new(), line: field.node.line };
+            return Self { broken: vec![whole], ..Self::default() };
+        };
+        let mut reader = Reader { fields, problems, written: Vec::new(), broken: Vec::new() };
+        let values = reader.optional();
+        let Reader { fields, problems, broken, .. } = reader;
+        let mut broken: Vec<_> = broken.into_iter().map(|(name, line)| BrokenDefault::as_named(name, line)).collect();
+        let unclear = fields.unclear().iter().map(|(name, line)| BrokenDefault::as_named(name, *line));
+        broken.extend(unclear.filter(|b| b.field.is_some() || b.name == "<<"));
+        let selecting =
+            |name: &str, line| Some(BrokenDefault { field: Some(selecting(name)?), name: shown(name), line });
+        broken.extend(fields.left().filter_map(|key| selecting(&key.text, key.line)));
         fields.refuse_the_rest(&FIELDS[1..], problems);
-        read
+        Self { values, broken }
     }
 
-    fn take(fields: &mut Fields<'_>, problems: &mut Problems) -> Self {
-        Self {
-            policy: fields.take("imagePullPolicy").and_then(|f| policy(&f, problems)),
-            image_pull_secrets: fields.take("imagePullSecrets").and_then(|f| secrets(&f, problems)),
-            service_account_name: fields
-                .take("serviceAccountName")
-                .and_then(|f| object_name(&f, problems))
-                .map(Into::into),
-            node_selector: fields.take("nodeSelector").and_then(|f| labels(&f, problems)).map(Arc::new),
-            node_selector_terms: fields.take("nodeAffinity").and_then(|f| affinity::read(&f, problems)).map(Into::into),
-            runtime_handler: fields.take("runtimeHandler").and_then(|f| f.text(problems).map(Into::into)),
-            priority: fields
-                .take("priority")
-                .and_then(|f| f.integer(i64::from(i32::MIN), i64::from(i32::MAX), problems)),
-            refresh_interval: fields.take("refreshInterval").and_then(|f| f.duration(problems)),
-            required: fields.take("required").and_then(|f| f.truth(problems)),
-            pin: fields.take("pin").and_then(|f| f.truth(problems)),
-            pull_timeout: fields.take("pullTimeout").and_then(|f| f.duration(problems)),
-        }
+    /// Why an entry that writes these fields itself cannot be used, if so.
+    fn broken_without(&self, written: &[&str]) -> Option<String> {
+        self.broken.iter().find(|b| b.field.is_none_or(|f| !written.contains(&f))).map(BrokenDefault::why)
     }
+}
 
-    /// What an entry means that writes `own` for `image`.
-    fn complete(&self, image: ImageRef, own: Self) -> EntrySpec {
-        let shared = self.clone();
+/// Which of the fields that select nodes an unknown name looks like.
+fn selecting(name: &str) -> Option<&'static str> {
+    let near = nearest(name, &FIELDS[1..]);
+    let folded = if name.len() > LONGEST_NAME { String::new() } else { name.to_lowercase() };
+    match near {
+        Some("nodeSelector") => Some("nodeSelector"),
+        Some("nodeAffinity") => Some("nodeAffinity"),
+        None if folded.contains("selector") => Some("nodeSelector"),
+        None if folded.contains("affinity") || folded.contains("duringscheduling") => Some("nodeAffinity"),
+        _ => None,
+    }
+}
+
+impl Optional {
+    /// What an entry means that writes these for `image`.
+    fn complete(self, image: ImageRef, shared: &Self) -> EntrySpec {
+        let shared = shared.clone();
         EntrySpec {
-            policy: own.policy.or(shared.policy).unwrap_or_else(|| PullPolicy::default_of(&image)),
-            image_pull_secrets: own.image_pull_secrets.or(shared.image_pull_secrets).unwrap_or_default(),
-            service_account_name: own.service_account_name.or(shared.service_account_name),
-            node_selector: own.node_selector.or(shared.node_selector).unwrap_or_default(),
-            node_selector_terms: own.node_selector_terms.or(shared.node_selector_terms).unwrap_or_default(),
-            runtime_handler: own.runtime_handler.or(shared.runtime_handler).unwrap_or_default(),
-            priority: own.priority.or(shared.priority).unwrap_or(0),
-            refresh_interval: own.refresh_interval.or(shared.refresh_interval).unwrap_or(DEFAULT_REFRESH),
-            required: own.required.or(shared.required).unwrap_or(true),
-            pin: own.pin.or(shared.pin).unwrap_or(false),
-            pull_timeout: own.pull_timeout.or(shared.pull_timeout),
+            policy: self.policy.or(shared.policy).unwrap_or_else(|| PullPolicy::default_of(&image)),
+            image_pull_secrets: self.image_pull_secrets.or(shared.image_pull_secrets).unwrap_or_default(),
+            service_account_name: self.service_account_name.or(shared.service_account_name),
+            node_selector: self.node_selector.or(shared.node_selector).unwrap_or_default(),
+            node_selector_terms: self.node_selector_terms.or(shared.node_selector_terms).unwrap_or_default(),
+            runtime_handler: self.runtime_handler.or(shared.runtime_handler).unwrap_or_default(),
+            priority: self.priority.or(shared.priority).unwrap_or(0),
+            refresh_interval: self.refresh_interval.or(shared.refresh_interval).unwrap_or(DEFAULT_REFRESH),
+            required: self.required.or(shared.required).unwrap_or(true),
+            pin: self.pin.or(shared.pin).unwrap_or(false),
+            pull_timeout: self.pull_timeout.or(shared.pull_timeout),
             image,
         }
     }
@@ -138,58 +233,80 @@ impl Defaults {
 impl EntrySpec {
     /// What a bare image name means, as on `prepull pull`'s command line.
     pub fn of(image: ImageRef) -> Self {
-        Defaults::default().complete(image, Defaults::default())
+        Optional::default().complete(image, &Optional::default())
     }
 }
 
-/// Reads `images`, one entry for each item: a broken one is kept as invalid, in its place.
-pub(super) fn read_all(field: &Field<'_>, defaults: &Defaults, problems: &mut Problems) -> Vec<Entry> {
-    let Some(items) = field.items(problems) else { return Vec::new() };
-    items.map(|item| read(&item, defaults, problems)).collect()
+/// Reads `images`, one entry for each item: a broken one is kept as invalid, in its place. The error is why there are
+/// no items.
+pub(super) fn read_all(
+    field: &Field<'_>,
+    defaults: &Defaults,
+    problems: &mut Problems,
+) -> Result<Vec<Entry>, ListProblem> {
+    let items = field.list_items("write one `- ` line for each, or `images: []` for none")?;
+    Ok(items.map(|item| read(&item, defaults, problems)).collect())
 }
 
 fn read(item: &Field<'_>, defaults: &Defaults, problems: &mut Problems) -> Entry {
-    let mut own_problems = Problems::new();
+    let mut own = Problems::default();
     let (mut written, mut required) = (None, true);
-    let spec = read_spec(item, defaults, (&mut written, &mut required), &mut own_problems);
-    let spec = match (spec, own_problems.first()) {
-        (Some(spec), None) => Ok(spec),
+    let spec = read_spec(item, defaults, (&mut written, &mut required), &mut own);
+    let spec = match (spec, own.first()) {
+        (Some(spec), None) => spec,
         (_, Some(first)) => Err(format!("{} (line {}); {}", first.message, first.line, first.remedy)),
         (None, None) => Err("this entry has no image".to_owned()),
     };
-    problems.append(&mut own_problems);
+    problems.append(own);
     Entry { image: written.unwrap_or_else(|| item.path.clone()), line: item.node.line, required, spec }
 }
 
+/// The inner error is a problem that stands elsewhere.
 fn read_spec(
     item: &Field<'_>,
     defaults: &Defaults,
     (written, required): (&mut Option<String>, &mut bool),
     problems: &mut Problems,
-) -> Option<EntrySpec> {
-    *required = defaults.required.unwrap_or(true);
-    if matches!(item.node.value, Value::Scalar { .. }) {
-        // a plain text is an entry with nothing but its image
-        let image = image_name(item, written, problems)?;
-        return Some(defaults.complete(image, Defaults::default()));
+) -> Option<Result<EntrySpec, String>> {
+    *required = defaults.values.required.unwrap_or(true);
+    if item.node.is_null() {
+        problems.push(item.problem("nothing stands here".to_owned(), "remove this line"));
+        return None;
     }
-    let mut fields = Fields::of(item, problems)?;
-    let image = fields
-        .take_required("image", "write `image: registry/repository:tag`", problems)
-        .and_then(|f| image_name(&f, written, problems));
-    let own = Defaults::take(&mut fields, problems);
+    let (image, own, wrote) = if matches!(*item.node.value, Value::Scalar { .. }) {
+        // a plain text is an entry with nothing but its image
+        (image_name(item, written, problems), Optional::default(), Vec::new())
+    } else {
+        let mut fields = Fields::of(item, problems)?;
+        let image = fields
+            .take_required("image", "write `image: registry/repository:tag`", problems)
+            .and_then(|f| image_name(&f, written, problems));
+        let mut reader = Reader { fields, problems, written: Vec::new(), broken: Vec::new() };
+        let own = reader.optional();
+        let Reader { fields, problems, written, .. } = reader;
+        fields.refuse_the_rest(FIELDS, problems);
+        (image, own, written)
+    };
     *required = own.required.unwrap_or(*required);
-    fields.refuse_the_rest(FIELDS, problems);
-    Some(defaults.complete(image?, own))
+    let image = image?;
+    Some(match defaults.broken_without(&wrote) {
+        Some(why) => Err(why),
+        None => Ok(own.complete(image, &defaults.values)),
+    })
 }
 
 fn image_name(field: &Field<'_>, written: &mut Option<String>, problems: &mut Problems) -> Option<ImageRef> {
-    if let Value::Scalar { text, .. } = &field.node.value
+    if let Value::Scalar { text, .. } = &*field.node.value
         && !field.node.is_null()
     {
-        *written = Some(text.clone());
+        *written = Some(if text.len() > LONGEST_NAME { shown(text) } else { text.clone() });
     }
     let text = field.text(problems)?;
+    if text.len() > LONGEST_NAME {
+        let message = format!("the image name has {} bytes, at most {LONGEST_NAME} are read", text.len());
+        problems.push(field.problem(message, "write registry/repository:tag"));
+        return None;
+    }
     ImageRef::parse(text).map_err(|e| problems.push(field.problem(format!("`{}`: {e}", shown(text)), e.remedy()))).ok()
 }
 
@@ -210,8 +327,14 @@ fn policy(field: &Field<'_>, problems: &mut Problems) -> Option<PullPolicy> {
 /// `[{name: …}, …]`, as in a Pod. An empty name is skipped, as the kubelet skips it.
 fn secrets(field: &Field<'_>, problems: &mut Problems) -> Option<Arc<[String]>> {
     let mut names = Vec::new();
-    for item in field.items(problems)? {
-        if matches!(item.node.value, Value::Scalar { .. }) {
+    let items = field.items(problems)?;
+    if items.len() > MOST_SECRETS {
+        let message = format!("{} pull secrets stand here, at most {MOST_SECRETS} are tried", items.len());
+        problems.push(field.problem(message, "write fewer"));
+        return None;
+    }
+    for item in items {
+        if matches!(*item.node.value, Value::Scalar { .. }) {
             problems.push(item.wrong_type("a mapping with a name", "write `- name: SECRET`, as in a Pod"));
             continue;
         }
@@ -249,12 +372,10 @@ fn object_name(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
 fn labels(field: &Field<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for (key, value) in Fields::of(field, problems)?.into_all() {
-        if let Some(text) = value.text(problems) {
+        // `key:` with nothing behind it means the empty value in a Pod as well
+        let text = if value.node.is_null() { Some("") } else { value.text(problems) };
+        if let Some(text) = text {
             found.insert(key.text.clone(), text.to_owned());
-        } else if value.node.is_null() {
-            // `key:` with nothing behind it means the empty value in a Pod as well
-            problems.pop();
-            found.insert(key.text.clone(), String::new());
         }
     }
     Some(found)

@@ -1,21 +1,26 @@
 //! Typed access to a mapping's fields: every mismatch becomes a problem with its place, path and remedy.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use super::{
     ListProblem,
+    problems::Problems,
     tree::{Key, Node, Value},
     units,
 };
 
-/// Problems found so far.
-pub(super) type Problems = Vec<ListProblem>;
+/// Most fields of one mapping. No object of Kubernetes has nearly as many labels.
+const MOST_FIELDS: usize = 500;
+/// A longer name is no typing mistake of a known one.
+const LONGEST_NAME: usize = 64;
 
 /// The fields of one mapping, each taken at most once.
 pub(super) struct Fields<'a> {
     path: String,
     node: &'a Node,
-    pairs: Vec<(&'a Key, &'a Rc<Node>)>,
+    pairs: Vec<(&'a Key, &'a Node)>,
+    /// Names of which it is not clear what they mean: those that stand there twice, and `<<` where it merges nothing.
+    unclear: Vec<(&'a str, usize)>,
 }
 
 /// One field's value.
@@ -31,51 +36,74 @@ impl<'a> Fields<'a> {
             return Ok(None);
         }
         let field = Field { node: root, path: String::new() };
-        if !matches!(root.value, Value::Mapping(_)) {
-            return Err(field.problem(
+        let mut own = Problems::default();
+        let fields = Self::of(&field, &mut own);
+        match (fields, own.first()) {
+            (Some(fields), _) => {
+                problems.append(own);
+                Ok(Some(fields))
+            }
+            (None, Some(first)) if matches!(*root.value, Value::Mapping(_)) => Err(first.clone()),
+            (None, _) => Err(field.problem(
                 format!("the list must be a mapping with the key `images`, and is {}", root.kind()),
                 "write `images:` and below it one `- registry/repository:tag` a line",
-            ));
+            )),
         }
-        Ok(Self::of(&field, problems))
     }
 
     /// A field's value as a mapping.
     pub(super) fn of(field: &Field<'a>, problems: &mut Problems) -> Option<Self> {
-        let Value::Mapping(pairs) = &field.node.value else {
+        let Value::Mapping(pairs) = &*field.node.value else {
             problems.push(field.wrong_type("a mapping", "write `name: value` lines below it"));
             return None;
         };
-        let mut own: Vec<(&Key, &Rc<Node>)> = Vec::with_capacity(pairs.len());
+        let mut fields = Self { path: field.path.clone(), node: field.node, pairs: Vec::new(), unclear: Vec::new() };
+        let mut names = HashSet::new();
         let mut merged = Vec::new();
         for (key, value) in pairs {
             if key.text == "<<" {
-                match &value.value {
-                    Value::Mapping(more) => merged.extend(more.iter().map(|(k, v)| (k, v))),
-                    _ => problems.push(place(
-                        key,
-                        &field.path,
-                        "a merge key takes a mapping".to_owned(),
-                        "write `<<: *name`",
-                    )),
+                if let Value::Mapping(more) = &*value.value {
+                    merged.extend(more.iter().map(|(k, v)| (k, v)));
+                } else {
+                    let message = "a merge key takes a mapping".to_owned();
+                    problems.push(place(key, &field.path, message, "write `<<: *name`"));
+                    fields.unclear.push((&key.text, key.line));
                 }
-            } else if own.iter().any(|(k, _)| k.text == key.text) {
-                problems.push(place(
-                    key,
-                    &field.path,
-                    format!("the field `{}` stands here twice", shown(&key.text)),
-                    "keep one of them",
-                ));
+            } else if names.insert(key.text.as_str()) {
+                fields.pairs.push((key, value));
             } else {
-                own.push((key, value));
+                let message = format!("the field `{}` stands here twice", shown(&key.text));
+                problems.push(place(key, &field.path, message, "keep one of them"));
+                fields.unclear.push((&key.text, key.line));
             }
         }
-        for (key, value) in merged {
-            if !own.iter().any(|(k, _)| k.text == key.text) {
-                own.push((key, value));
-            }
+        fields.pairs.extend(merged.into_iter().filter(|(key, _)| names.insert(&key.text)));
+        if fields.pairs.len() > MOST_FIELDS {
+            let message = format!("{} fields stand here, at most {MOST_FIELDS} are read", fields.pairs.len());
+            problems.push(field.problem(message, "write fewer"));
+            return None;
         }
-        Some(Self { path: field.path.clone(), node: field.node, pairs: own })
+        Some(fields)
+    }
+
+    /// Names of which it is not clear what they mean, each with its line.
+    pub(super) fn unclear(&self) -> &[(&'a str, usize)] {
+        &self.unclear
+    }
+
+    /// Whether a field stands there, also one with nothing in it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(key, _)| key.text == name)
+    }
+
+    /// Names that were not taken yet, each with its line.
+    pub(super) fn left(&self) -> impl Iterator<Item = &'a Key> {
+        self.pairs.iter().map(|(key, _)| *key)
+    }
+
+    /// The problem of a field that is not known.
+    pub(super) fn unknown(&self, key: &Key, known: &[&str]) -> ListProblem {
+        unknown(key, &self.path, known)
     }
 
     /// Takes a field out. A field with nothing in it counts as left out.
@@ -124,12 +152,15 @@ impl<'a> Field<'a> {
 
     /// The value has another type than wanted.
     pub(super) fn wrong_type(&self, wanted: &str, remedy: &str) -> ListProblem {
+        if let Value::Tagged(tag) = &*self.node.value {
+            return self.problem(format!("the tag `{}` means nothing here", shown(tag)), "remove the tag");
+        }
         self.problem(format!("{wanted} is wanted here, and {} was found", self.node.kind()), remedy)
     }
 
     /// Text. A plain number or truth value is refused as a Pod refuses it: quotes make it text.
     pub(super) fn text(&self, problems: &mut Problems) -> Option<&'a str> {
-        match &self.node.value {
+        match &*self.node.value {
             Value::Scalar { text, .. } if self.node.kind() == "text" => Some(text),
             Value::Scalar { text, .. } => {
                 problems.push(self.wrong_type("text", &format!("put it in quotes: \"{}\"", shown(text))));
@@ -144,7 +175,7 @@ impl<'a> Field<'a> {
 
     /// `true` or `false`.
     pub(super) fn truth(&self, problems: &mut Problems) -> Option<bool> {
-        match &self.node.value {
+        match &*self.node.value {
             Value::Scalar { text, plain: true } if matches!(text.as_str(), "true" | "True" | "TRUE") => Some(true),
             Value::Scalar { text, plain: true } if matches!(text.as_str(), "false" | "False" | "FALSE") => Some(false),
             _ => {
@@ -156,11 +187,11 @@ impl<'a> Field<'a> {
 
     /// A whole number within bounds.
     pub(super) fn integer(&self, least: i64, most: i64, problems: &mut Problems) -> Option<i64> {
-        let found = match &self.node.value {
-            Value::Scalar { text, plain: true } => text.parse::<i64>().ok(),
+        let plain = match &*self.node.value {
+            Value::Scalar { text, plain: true } => Some(text),
             _ => None,
         };
-        match found {
+        match plain.and_then(|text| text.parse::<i64>().ok()) {
             Some(number) if (least..=most).contains(&number) => Some(number),
             Some(number) => {
                 problems.push(self.problem(
@@ -170,8 +201,14 @@ impl<'a> Field<'a> {
                 None
             }
             None => {
-                problems
-                    .push(self.wrong_type("a whole number", &format!("write a whole number from {least} to {most}")));
+                let remedy = format!("write a whole number from {least} to {most}");
+                problems.push(match plain.filter(|_| self.node.kind() == "a number") {
+                    Some(text) => {
+                        let message = format!("`{}` is no whole number in decimal digits that fits here", shown(text));
+                        self.problem(message, &remedy)
+                    }
+                    None => self.wrong_type("a whole number", &remedy),
+                });
                 None
             }
         }
@@ -179,7 +216,7 @@ impl<'a> Field<'a> {
 
     /// A value that is written as text or as a plain number, read by one of [`units`]' functions.
     pub(super) fn unit<T>(&self, read: fn(&str) -> Result<T, units::UnitError>, problems: &mut Problems) -> Option<T> {
-        let Value::Scalar { text, .. } = &self.node.value else {
+        let Value::Scalar { text, .. } = &*self.node.value else {
             problems.push(self.wrong_type("one value", "write one value"));
             return None;
         };
@@ -196,14 +233,31 @@ impl<'a> Field<'a> {
         Some(duration)
     }
 
-    /// The items of a list.
-    pub(super) fn items(&self, problems: &mut Problems) -> Option<impl Iterator<Item = Field<'a>> + use<'a>> {
-        let Value::Sequence(items) = &self.node.value else {
-            problems.push(self.wrong_type("a list", "write one `- ` line for each"));
+    /// As [`Field::duration`], and not shorter than `least`.
+    pub(super) fn duration_from(&self, least: Duration, problems: &mut Problems) -> Option<Duration> {
+        let duration = self.duration(problems)?;
+        if duration < least {
+            let least = least.as_secs();
+            let message = format!("the duration is shorter than {least} s");
+            problems.push(self.problem(message, &format!("write {least}s or more, such as 10m")));
             return None;
-        };
+        }
+        Some(duration)
+    }
+
+    /// The items of a list.
+    pub(super) fn items(&self, problems: &mut Problems) -> Option<impl ExactSizeIterator<Item = Field<'a>> + use<'a>> {
+        self.list_items("write one `- ` line for each").map_err(|problem| problems.push(problem)).ok()
+    }
+
+    /// As [`Field::items`], with the problem as an error.
+    pub(super) fn list_items(
+        &self,
+        remedy: &str,
+    ) -> Result<impl ExactSizeIterator<Item = Field<'a>> + use<'a>, ListProblem> {
+        let Value::Sequence(items) = &*self.node.value else { return Err(self.wrong_type("a list", remedy)) };
         let path = self.path.clone();
-        Some(items.iter().enumerate().map(move |(i, node)| Field { node, path: format!("{path}[{i}]") }))
+        Ok(items.iter().enumerate().map(move |(i, node)| Field { node, path: format!("{path}[{i}]") }))
     }
 }
 
@@ -222,6 +276,9 @@ fn unknown(key: &Key, path: &str, known: &[&str]) -> ListProblem {
 
 /// The known name that a typing mistake came from, if one is near enough.
 pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    if name.len() > LONGEST_NAME {
+        return None;
+    }
     let folded = name.to_lowercase();
     known
         .iter()

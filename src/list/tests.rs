@@ -74,6 +74,90 @@ fn an_empty_list_is_a_list() {
 }
 
 #[test]
+fn comments_are_left_out_wherever_they_stand() {
+    let list = parse(
+        "# top\nlimits: # here\n  # and here\n  parallelPulls: 2 # two\nimages: # below\n  # each\n  - quay.io/a:1 # this\n  # between\n  - image: quay.io/b:1\n    # inside\n    pin: true\n# end\n",
+    );
+    assert_eq!(list.problems, []);
+    assert_eq!(list.entries.len(), 2);
+}
+
+#[test]
+fn a_list_without_images_beside_unknown_fields_is_refused() {
+    let refused = |text: &str| ImageList::parse(text).unwrap_err().to_string();
+    insta::assert_snapshot!(
+        [
+            refused("limits: {parallelPulls: 2}\nimges:\n  - quay.io/a:1\n"),
+            refused("images: text\n"),
+            refused("images: {a: 1}\n"),
+            refused("x-anchors: &a {pin: true}\n"),
+            refused("data:\n  images.yaml: text\n"),
+        ]
+        .join("\n")
+    );
+    for empty in ["defaults: {pin: true}\n", "limits: {parallelPulls: 2}\n", "limits:\ndefaults:\n", "images: ~\n"] {
+        assert_eq!(parse(empty).entries.len(), 0, "{empty:?}");
+    }
+    let list = parse("x-anchors: &a {pin: true}\nimages: []\n");
+    assert_eq!((list.entries.len(), list.problems.len()), (0, 1));
+}
+
+#[test]
+fn a_mistake_in_defaults_never_widens_what_entries_do() {
+    let why = |text: &str| -> Vec<String> {
+        let told = |e: &Entry| e.spec.as_ref().map_or_else(Clone::clone, |_| "fine".to_owned());
+        parse(text).entries.iter().map(told).collect()
+    };
+    let own = "{image: quay.io/b:1, nodeSelector: {gpu: a}}";
+    for (defaults, named) in [
+        ("{nodeSelector: {gpu: true}}", "`defaults.nodeSelector` (line 1)"),
+        ("{nodeSelecter: {gpu: a}}", "`defaults.nodeSelecter` (line 1)"),
+        ("{selector: {gpu: a}}", "`defaults.selector` (line 1)"),
+        ("{nodeSelector: {gpu: a}, nodeSelector: {gpu: b}}", "`defaults.nodeSelector` (line 1)"),
+    ] {
+        let told = why(&format!("defaults: {defaults}\nimages: [quay.io/a:1, {own}]\n"));
+        assert!(told[0].starts_with(named), "{defaults}: {told:?}");
+        assert!(told[0].contains("write `nodeSelector` in this entry"), "{told:?}");
+        assert_eq!(told[1], "fine", "{defaults}");
+    }
+    for defaults in ["text", "[a]", "{<<: 1}", "{nodeAffinity: {nodeSelectorTerms: 1}}", "{affinity: {}}"] {
+        let told = why(&format!("defaults: {defaults}\nimages: [quay.io/a:1, {own}]\n"));
+        assert!(told.iter().all(|t| t.starts_with("`defaults")), "{defaults}: {told:?}");
+    }
+    // the fields that select nothing, and names that look like none of those that do
+    let told = why("defaults: {priority: high}\nimages: [quay.io/a:1, {image: quay.io/b:1, priority: 1}]\n");
+    assert!(told[0].starts_with("`defaults.priority` (line 1)") && told[1] == "fine", "{told:?}");
+    for defaults in ["{imagePullPolcy: Never}", "{burst: 1, burst: 2}", "{image: quay.io/a:1}"] {
+        let text = format!("defaults: {defaults}\nimages: [quay.io/a:1]\n");
+        assert_eq!(why(&text), ["fine"], "{defaults}");
+        assert!(!parse(&text).problems.is_empty());
+    }
+    assert!(parse("defaults: {required: perhaps}\nimages: [quay.io/a:1]").entries[0].required);
+}
+
+#[test]
+fn tags_aliases_and_nothing_have_a_word_of_their_own() {
+    let list = parse("images:\n  - !!str 12\n  - {image: !!str true}\n");
+    assert_eq!(list.problems, []);
+    assert_eq!(list.entries[0].image, "12");
+    let text = "\
+images:
+  - !custom quay.io/a:1
+  - image: quay.io/b:1
+    priority: 0x10
+  - image: quay.io/b:2
+    priority: !!int 3
+  -
+  - image: &name Bad//name
+  - *name
+  - !!map {image: quay.io/c:1}
+  - image: quay.io/d:1
+    refreshInterval: 500ms
+";
+    insta::assert_snapshot!(problems(text).join("\n"));
+}
+
+#[test]
 fn one_bad_entry_never_stops_the_others() {
     let list = parse(
         "images:\n  - quay.io/a:1\n  - Not//valid\n  - quay.io/b:1\n  - image: quay.io/c:1\n    imagePullPolicy: Sometimes\n",
@@ -174,6 +258,55 @@ fn ten_thousand_entries_are_read() {
     let list = parse(&text);
     assert_eq!(list.entries.len(), 10_000);
     assert_eq!(list.problems, []);
+}
+
+/// Anybody may write a team's ConfigMap, and one thread does everything on the node.
+#[test]
+fn hostile_lists_take_no_time() {
+    const MOST: usize = 1 << 20;
+    const LESS: usize = MOST / 8;
+    let many = |most: usize, one: &dyn Fn(usize) -> String| {
+        let mut all = String::new();
+        for n in 0.. {
+            all += &one(n);
+            if all.len() > most - 200 {
+                return all;
+            }
+        }
+        all
+    };
+    let labels = many(MOST, &|n| format!("k{n}: v, "));
+    let less = many(LESS, &|n| format!("k{n}: v, "));
+    let same = many(LESS, &|_| "k: v, ".to_owned());
+    let shapes = [
+        ("labels", format!("images: [{{image: a, nodeSelector: {{{labels}}}}}]")),
+        ("labels of defaults", format!("defaults: {{nodeSelector: {{{less}}}}}\nimages: [a]")),
+        ("one label over and over", format!("images: [{{image: a, nodeSelector: {{{same}}}}}]")),
+        ("fields of an entry", format!("images: [{{image: a, {less}}}]")),
+        ("fields of the list", format!("{{images: [a], {less}}}")),
+        ("merged fields", format!("x: &x {{{labels}}}\nimages: [{{image: a, nodeSelector: {{<<: *x, <<: *x}}}}]")),
+        (
+            "secrets",
+            format!("images: [{{image: a, imagePullSecrets: [{}]}}]", many(LESS, &|n| format!("{{name: s{n}}}, "))),
+        ),
+        ("entries with a problem", format!("images: [{}]", many(LESS, &|n| format!("{{a: {n}}}, ")))),
+        (
+            "wrong values",
+            format!("images: [{{image: a, nodeAffinity: {{nodeSelectorTerms: [{}]}}}}]", "1,".repeat(LESS / 2)),
+        ),
+        ("a long name", format!("images: [{{image: a, {}: 1}}]", "x".repeat(MOST))),
+        ("a long image over and over", format!("x: &x {}\nimages: [{}]", "x".repeat(MOST / 2), "*x,".repeat(MOST / 6))),
+    ];
+    for (shape, text) in shapes {
+        let began = tokio::time::Instant::now();
+        let list = ImageList::parse(&text);
+        assert!(began.elapsed() < std::time::Duration::from_secs(15), "{shape}: {:?}", began.elapsed());
+        if let Ok(list) = list {
+            assert!((1..=501).contains(&list.problems.len()), "{shape}: {} problems", list.problems.len());
+            let all_valid = list.entries.iter().all(|e| e.spec.is_ok());
+            assert!(!all_valid, "{shape} was taken");
+        }
+    }
 }
 
 #[test]

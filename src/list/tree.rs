@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use granit_parser::{Event, Parser, ScalarStyle, Span};
+use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::ListProblem;
 
@@ -13,8 +13,10 @@ use super::ListProblem;
 const MAX_DEPTH: usize = 32;
 /// Most values that a document may have, aliases counted each time: an alias bomb ends here.
 const MAX_NODES: usize = 1_000_000;
+/// So many bytes of text count as one value more: an alias repeats long texts as well.
+const TEXT_OF_A_VALUE: usize = 64;
 
-/// A value and its place.
+/// A value and its place. Clones share the value, so that an alias has a place of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     /// Line, from 1.
@@ -22,18 +24,21 @@ pub(super) struct Node {
     /// Column, from 1.
     pub(super) column: usize,
     /// What stands there.
-    pub(super) value: Value,
+    pub(super) value: Rc<Value>,
 }
 
 /// A value.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Value {
-    /// Text. `plain` is true without quotes: only then may it mean a number, a truth value or nothing.
+    /// Text. `plain` is true without quotes and without `!!str`: only then may it mean a number, a truth value or
+    /// nothing.
     Scalar { text: String, plain: bool },
     /// A list.
-    Sequence(Vec<Rc<Node>>),
+    Sequence(Vec<Node>),
     /// Keys and values in document order; keys that are no text are refused while reading.
-    Mapping(Vec<(Key, Rc<Node>)>),
+    Mapping(Vec<(Key, Node)>),
+    /// Whatever stands behind a tag that means nothing here.
+    Tagged(String),
 }
 
 /// A mapping's key and its place.
@@ -47,7 +52,8 @@ pub(super) struct Key {
 impl Node {
     /// What YAML's core schema calls the value, for messages.
     pub(super) fn kind(&self) -> &'static str {
-        match &self.value {
+        match &*self.value {
+            Value::Tagged(_) => "a tag",
             Value::Sequence(_) => "a list",
             Value::Mapping(_) => "a mapping",
             Value::Scalar { plain: false, .. } => "text",
@@ -75,24 +81,18 @@ fn looks_like_number(text: &str) -> bool {
 }
 
 /// Reads the first document of a text. An empty text is an empty value.
-pub(super) fn parse(text: &str) -> Result<Rc<Node>, ListProblem> {
+pub(super) fn parse(text: &str) -> Result<Node, ListProblem> {
     let mut builder = Builder { anchors: HashMap::new(), sizes: HashMap::new(), nodes: 0 };
     // a byte order mark is an editor's habit, not content
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    // the feature for comments comes with kube's YAML reader, whether it is wanted here or not
-    let mut events = Parser::new_from_str_with_options(text, granit_parser::options! { emit_comments: false });
+    // whether comments are events depends on what else in the binary wants them to be
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    let mut events = Parser::new_from_str_with_options(text, options);
     let mut root = None;
     let mut documents = 0;
     while let Some(event) = events.next_event() {
-        let (event, span) = event.map_err(|e| {
-            let mark = e.marker();
-            problem(
-                mark.line(),
-                mark.col() + 1,
-                format!("this is not YAML: {}", e.info()),
-                "correct the indentation, quotes or brackets here",
-            )
-        })?;
+        let (event, span) = event.map_err(|e| no_yaml(&e))?;
         match event {
             Event::DocumentStart(..) => {
                 documents += 1;
@@ -109,12 +109,13 @@ pub(super) fn parse(text: &str) -> Result<Rc<Node>, ListProblem> {
         }
     }
     Ok(root.unwrap_or_else(|| {
-        Rc::new(Node { line: 1, column: 1, value: Value::Scalar { text: String::new(), plain: true } })
+        let nothing = Value::Scalar { text: String::new(), plain: true };
+        Node { line: 1, column: 1, value: Rc::new(nothing) }
     }))
 }
 
 struct Builder {
-    anchors: HashMap<usize, Rc<Node>>,
+    anchors: HashMap<usize, Rc<Value>>,
     /// How many values an anchored value holds, so that aliases are counted without walking them.
     sizes: HashMap<usize, usize>,
     nodes: usize,
@@ -129,7 +130,7 @@ impl Builder {
         span: &Span,
         events: &mut Events<'a>,
         depth: usize,
-    ) -> Result<Rc<Node>, ListProblem> {
+    ) -> Result<Node, ListProblem> {
         if depth > MAX_DEPTH {
             return Err(at(
                 span,
@@ -139,31 +140,32 @@ impl Builder {
         }
         let before = self.nodes;
         self.count(1, span)?;
+        let tag = event.tag().cloned();
         let (anchor, value) = match event {
             Event::Alias(id) => {
                 self.count(self.sizes.get(&id).copied().unwrap_or(0), span)?;
-                return self
-                    .anchors
-                    .get(&id)
-                    .cloned()
-                    .ok_or_else(|| at(span, "this alias refers to itself".to_owned(), "write the value out"));
+                let value = self.anchors.get(&id).cloned();
+                let value =
+                    value.ok_or_else(|| at(span, "this alias refers to itself".to_owned(), "write the value out"))?;
+                return Ok(node(span, value));
             }
             Event::Scalar(text, style, anchor, _) => {
+                self.count(text.len() / TEXT_OF_A_VALUE, span)?;
                 (anchor, Value::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain })
             }
             Event::SequenceStart(_, anchor, _) => (anchor, Value::Sequence(self.sequence(events, depth)?)),
             Event::MappingStart(_, anchor, _) => (anchor, Value::Mapping(self.mapping(events, depth)?)),
             _ => return Err(at(span, "no value stands here".to_owned(), "correct the YAML here")),
         };
-        let node = Rc::new(Node { line: span.start.line(), column: span.start.col() + 1, value });
+        let value = Rc::new(tagged(tag.as_ref(), value));
         if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
+            self.anchors.insert(anchor, value.clone());
             self.sizes.insert(anchor, self.nodes - before);
         }
-        Ok(node)
+        Ok(node(span, value))
     }
 
-    fn sequence(&mut self, events: &mut Events<'_>, depth: usize) -> Result<Vec<Rc<Node>>, ListProblem> {
+    fn sequence(&mut self, events: &mut Events<'_>, depth: usize) -> Result<Vec<Node>, ListProblem> {
         let mut items = Vec::new();
         loop {
             match next(events)? {
@@ -173,7 +175,7 @@ impl Builder {
         }
     }
 
-    fn mapping(&mut self, events: &mut Events<'_>, depth: usize) -> Result<Vec<(Key, Rc<Node>)>, ListProblem> {
+    fn mapping(&mut self, events: &mut Events<'_>, depth: usize) -> Result<Vec<(Key, Node)>, ListProblem> {
         let mut pairs = Vec::new();
         loop {
             let (event, span) = next(events)?;
@@ -181,7 +183,7 @@ impl Builder {
                 return Ok(pairs);
             }
             let key = self.node(event, &span, events, depth + 1)?;
-            let Value::Scalar { text, .. } = &key.value else {
+            let Value::Scalar { text, .. } = &*key.value else {
                 return Err(at(&span, "a key must be text".to_owned(), "write `name: value`"));
             };
             let key = Key { line: span.start.line(), column: span.start.col() + 1, text: text.clone() };
@@ -204,20 +206,32 @@ impl Builder {
     }
 }
 
+/// `!!str` makes text of what looks like something else; any other tag asks for what nobody here knows.
+fn tagged(tag: Option<&Tag>, value: Value) -> Value {
+    match (tag, value) {
+        (None, value) => value,
+        (Some(tag), Value::Scalar { text, .. }) if tag.is_yaml_core_schema_tag("str") => {
+            Value::Scalar { text, plain: false }
+        }
+        (Some(tag), _) => Value::Tagged(format!("{}{}", tag.original_handle(), tag.suffix())),
+    }
+}
+
+fn node(span: &Span, value: Rc<Value>) -> Node {
+    Node { line: span.start.line(), column: span.start.col() + 1, value }
+}
+
 fn next<'a>(events: &mut Events<'a>) -> Result<(Event<'a>, Span), ListProblem> {
     match events.next_event() {
         Some(Ok(event)) => Ok(event),
-        Some(Err(e)) => {
-            let mark = e.marker();
-            Err(problem(
-                mark.line(),
-                mark.col() + 1,
-                format!("this is not YAML: {}", e.info()),
-                "correct the indentation, quotes or brackets here",
-            ))
-        }
+        Some(Err(e)) => Err(no_yaml(&e)),
         None => Err(problem(1, 1, "the document ends in the middle of a value".to_owned(), "complete it")),
     }
+}
+
+fn no_yaml(error: &ScanError) -> ListProblem {
+    let (mark, message) = (error.marker(), format!("this is not YAML: {}", error.info()));
+    problem(mark.line(), mark.col() + 1, message, "correct the indentation, quotes or brackets here")
 }
 
 fn at(span: &Span, message: String, remedy: &str) -> ListProblem {

@@ -102,6 +102,21 @@ pub fn bytes(text: &str) -> Result<u64, UnitError> {
     Ok(total.round() as u64)
 }
 
+/// A duration as it would be written: `1h30m`.
+pub fn written_duration(duration: Duration) -> String {
+    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
+    let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s"), (u64::from(millis), "ms")];
+    let text: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if text.is_empty() { "0s".to_owned() } else { text.concat() }
+}
+
+/// A quantity of bytes as it would be written: `20Gi`.
+pub fn written_bytes(bytes: u64) -> String {
+    let units = [("Pi", 50), ("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
+    let unit = units.iter().find(|(_, shift)| bytes > 0 && bytes.is_multiple_of(1 << shift));
+    unit.map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{}{unit}", bytes >> shift))
+}
+
 fn shown(text: &str) -> String {
     super::fields::shown(text)
 }
@@ -128,6 +143,16 @@ mod tests {
         assert_eq!(percentage("80%"), Ok(80));
         for bad in ["80", "0%", "101%", "8.5%", "%", "+8%", "-1%", "80 %"] {
             assert!(percentage(bad).is_err(), "{bad:?} was read");
+        }
+    }
+
+    #[test]
+    fn what_is_written_out_is_read_again() {
+        for text in ["1h30m", "30s", "1s500ms", "0s", "24h"] {
+            assert_eq!(written_duration(duration(text).unwrap()), text);
+        }
+        for text in ["20Gi", "1536Mi", "1000", "3Ti"] {
+            assert_eq!(written_bytes(bytes(text).unwrap()), text);
         }
     }
 

@@ -60,11 +60,11 @@ fn nothing_is_written_before_the_node_was_seen() {
 }
 
 #[test]
-fn unknown_is_written_only_when_the_first_look_takes_long() {
+fn a_node_that_is_not_warm_is_told_only_when_the_first_look_took_its_time() {
     let (mut writes, mut node) = (writes(ALL), node());
     let due = carry_out(&mut writes, &mut node, &report(Readiness::Unknown, "", ""), at(100), 0.5);
-    assert_eq!((due.state, due.wake), (None, Some(at(1000))));
-    let due = carry_out(&mut writes, &mut node, &report(Readiness::Unknown, "", ""), at(1000), 0.5);
+    assert_eq!((due.state, due.wake), (None, Some(at(2000))));
+    let due = carry_out(&mut writes, &mut node, &report(Readiness::Unknown, "", ""), at(2000), 0.5);
     let write = due.state.unwrap();
     assert_eq!(write.condition.unwrap().status, "Unknown");
     assert_eq!((write.transition, write.label), (true, Some("false")));
@@ -98,11 +98,11 @@ fn an_edit_that_is_done_before_its_moment_writes_nothing() {
 #[test]
 fn the_message_alone_waits_five_minutes() {
     let (mut writes, mut node) = (writes(ALL), node());
-    carry_out(&mut writes, &mut node, &report(Readiness::NotWarm, "1 of 9", "1"), at(1000), 0.5);
+    carry_out(&mut writes, &mut node, &report(Readiness::NotWarm, "1 of 9", "1"), at(2000), 0.5);
     let next = report(Readiness::NotWarm, "2 of 9", "1");
-    let due = carry_out(&mut writes, &mut node, &next, at(2000), 0.5);
-    assert_eq!((due.state, due.wake), (None, Some(at(301_000))));
-    let write = carry_out(&mut writes, &mut node, &next, at(301_000), 0.5).state.unwrap();
+    let due = carry_out(&mut writes, &mut node, &next, at(3000), 0.5);
+    assert_eq!((due.state, due.wake), (None, Some(at(302_000))));
+    let write = carry_out(&mut writes, &mut node, &next, at(302_000), 0.5).state.unwrap();
     assert_eq!((write.transition, write.label, write.condition.unwrap().message.as_str()), (false, None, "2 of 9"));
 }
 
@@ -158,7 +158,7 @@ proptest! {
         steps in prop::collection::vec((any_report(), 0..400_000u64, 0.0..1.0f64), 1..40)
     ) {
         let (mut writes, mut node) = (writes(ALL), node());
-        let mut now = 1000;
+        let mut now = 2000;
         let mut last_write: Option<u64> = None;
         for (report, later, random) in steps {
             now += later;

@@ -27,6 +27,7 @@ impl Runtime {
         };
         let to_ask: Vec<_> =
             targets.into_iter().filter(|target| listed.is_none() || Observation::needs_asking(target)).collect();
+        let mut whole = true;
         let mut asked = HashMap::with_capacity(to_ask.len());
         let mut answers = stream::iter(to_ask)
             .map(|target| async move {
@@ -38,11 +39,15 @@ impl Runtime {
             match answer {
                 Ok(stored) => drop(asked.insert(key, stored)),
                 // a name that the runtime does not understand is not there; pulling it will say why
-                Err(status) if status.code() != Code::Unavailable => drop(asked.insert(key, None)),
-                Err(status) => return Err(status),
+                Err(status) if is_about_the_name(&status) => drop(asked.insert(key, None)),
+                Err(status) if status.code() == Code::Unavailable => return Err(status),
+                // whether it is there is not known: nothing changes for it, and it is looked for again soon
+                Err(_) => whole = false,
             }
         }
-        Ok(Observation::new(began, listed, asked))
+        let mut observation = Observation::new(began, listed, asked);
+        observation.whole = whole;
+        Ok(observation)
     }
 
     /// What the store has of one target, by the text that the kubelet would ask with.
@@ -51,3 +56,13 @@ impl Runtime {
         Ok(found.map(|image| stored_of(&image, &target.key.canonical)))
     }
 }
+
+/// Whether a runtime says that it cannot read the name, as opposed to that it cannot look.
+fn is_about_the_name(status: &Status) -> bool {
+    matches!(status.code(), Code::InvalidArgument | Code::NotFound)
+        || (status.code() == Code::Unknown && INVALID_NAME.iter().any(|text| status.message().contains(text)))
+}
+
+/// How containerd and CRI-O say so.
+const INVALID_NAME: [&str; 3] =
+    ["invalid reference format", "failed to parse image reference", "short name mode is enforcing"];

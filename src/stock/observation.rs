@@ -19,6 +19,8 @@ use crate::{
 pub struct Observation {
     /// When the look began: what a pull brought later is not in it.
     pub began: Moment,
+    /// Whether it tells about everything that it was to tell about.
+    pub whole: bool,
     by_name: HashMap<String, Stored>,
     asked: HashMap<TargetKey, Option<Stored>>,
     complete: bool,
@@ -34,7 +36,7 @@ impl Observation {
                 by_name.insert(name.clone(), stored_of(&image, name));
             }
         }
-        Self { began, by_name, asked, complete }
+        Self { began, whole: true, by_name, asked, complete }
     }
 
     /// Whether `ListImages` cannot answer for a target.

@@ -11,7 +11,6 @@ use super::*;
 use crate::{
     cri,
     desired::SourcedList,
-    error_class::ErrorClass,
     image_ref::PullPolicy,
     list::{ImageList, affinity::NodeFacts},
 };
@@ -255,4 +254,42 @@ fn a_look_that_began_before_a_pull_ended_does_not_undo_it() {
     world.finish(&name(0), None);
     world.stock.looked_at(&Observation::new(began, Some(vec![]), HashMap::new()), world.now);
     assert_eq!(world.stock.target(0).1.name(), "Present");
+}
+
+#[test]
+fn an_image_under_which_the_runtime_ends_again_waits() {
+    let mut world = World::new();
+    world.happen(Happening::Edit(vec![(0, 0)]));
+    world.turn().unwrap();
+    world.happen(Happening::RuntimeGone);
+    world.happen(Happening::RuntimeBack);
+    world.turn().unwrap();
+    assert_eq!(world.stock.target(0).1.name(), "Pulling", "once is nobody's failure");
+    world.happen(Happening::RuntimeGone);
+    world.happen(Happening::RuntimeBack);
+    world.turn().unwrap();
+    let state = world.stock.target(0).1.clone();
+    let ImageState::BackOff { error, .. } = state else { panic!("{state:?}") };
+    assert_eq!(error.class, ErrorClass::RuntimeUnavailable);
+}
+
+#[test]
+fn only_what_the_registry_is_asked_counts_as_an_edit_of_what_is_there() {
+    let always = |more: &str| {
+        let text = format!("images: [{{image: '{}', imagePullPolicy: Always{more}}}]", name(0));
+        let list = Arc::new(ImageList::parse(&text).unwrap());
+        let list = SourcedList { source: "test".into(), revision: "r".into(), namespace: None, list };
+        Desired::merge(&[list], &NodeFacts::default())
+    };
+    let mut world = World::new();
+    world.stock.apply(always(""), world.now);
+    world.look();
+    world.turn().unwrap();
+    world.finish(&name(0), None);
+    for unimportant in [", priority: 7", ", required: false", ", pullTimeout: 5m"] {
+        world.stock.apply(always(unimportant), world.now);
+        assert_eq!(world.stock.target(0).1.name(), "Present", "{unimportant}");
+    }
+    world.stock.apply(always(", imagePullSecrets: [{name: new}]"), world.now);
+    assert_eq!(world.stock.target(0).1.name(), "Pending", "another credential is tried at once");
 }

@@ -86,13 +86,13 @@ impl Setting<'_> {
         let status = agent.until(PATIENCE, self.state, ended).await?;
         for page in ["/", "/api/v1/images", "/metrics", "/healthz", "/readyz", "/nothing"] {
             let (_, body) = agent.get(page).await?;
-            self.search(page, &body, all)?;
+            search(page, &body, all)?;
         }
         agent.terminate(PATIENCE).await?;
         let log = agent.log();
         // tonic's and h2's own lines are there, or this would prove nothing about them
         ensure!(log.contains("FramedWrite") || log.contains("received frame"), "this is no trace: {log}");
-        self.search(&format!("the log ({format})"), &log, all)?;
+        search(&format!("the log ({format})"), &log, all)?;
         Ok(status)
     }
 
@@ -106,14 +106,15 @@ impl Setting<'_> {
         let output = command.output().context("prepull cannot be started")?;
         let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
         ensure!(output.status.code() != Some(2), "{arguments:?} is wrong usage: {err}");
-        self.search(&format!("the output of {arguments:?}"), &out, &mut seen.all)?;
-        self.search(&format!("what {arguments:?} says on stderr"), &err, &mut seen.all)?;
+        search(&format!("the output of {arguments:?}"), &out, &mut seen.all)?;
+        search(&format!("what {arguments:?} says on stderr"), &err, &mut seen.all)?;
         Ok(out)
     }
+}
 
-    fn search(&self, what: &str, text: &str, all: &mut String) -> Result<()> {
-        ensure!(!text.is_empty() || what.contains("stderr") || what.contains("nothing"), "{what} is empty");
-        all.push_str(text);
-        look_for(what, text)
-    }
+/// Looks for the canaries, and keeps the text.
+fn search(what: &str, text: &str, all: &mut String) -> Result<()> {
+    ensure!(!text.is_empty() || what.contains("stderr") || what.contains("nothing"), "{what} is empty");
+    all.push_str(text);
+    look_for(what, text)
 }

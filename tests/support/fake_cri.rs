@@ -40,6 +40,8 @@ pub struct Offer {
     pub takes: Duration,
     /// Users and passwords that may pull; anybody may where there are none.
     pub logins: Vec<(String, String)>,
+    /// The pull succeeds, and the store knows nothing of it afterwards.
+    pub forgotten: bool,
 }
 
 /// A running server; it ends with its value, its store with it.
@@ -217,6 +219,9 @@ impl Fake {
             )));
         }
         tokio::time::sleep(offer.takes).await;
+        if offer.forgotten {
+            return Ok(PullImageResponse { image_ref: digest_of(&name, &offer) });
+        }
         let mut id = String::new();
         self.store.send_modify(|store| {
             store.add(&name, &spec.runtime_handler, &offer);

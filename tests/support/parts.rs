@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `PREPULL_TEST_CONTAINERD_1_7` | folder with `containerd`, its shim and `ctr` of generation 1.7 |
 //! | `PREPULL_TEST_CONTAINERD_2_1` | the same of generation 2.1 |
+//! | `KUBEBUILDER_ASSETS` | folder with `kube-apiserver` and `etcd`, see `apiserver` |
 //! | `PREPULL_TEST_REQUIRE_ALL` | `1`: a part that is missing fails its tests instead of skipping them |
 //!
 //! The `containerd` in `PATH` is always one of the runtimes, under the generation that it really has.
@@ -41,6 +42,12 @@ impl std::error::Error for Missing {}
 /// Whether a missing part is a failure.
 pub fn require_all() -> bool {
     env::var("PREPULL_TEST_REQUIRE_ALL").is_ok_and(|value| value == "1")
+}
+
+/// Whether a part is left out on purpose, by its name in `PREPULL_TEST_LEAVE_OUT` (several with commas): its tests count
+/// as ignored, by name, also where everything is required.
+pub fn left_out(part: &str) -> bool {
+    env::var("PREPULL_TEST_LEAVE_OUT").is_ok_and(|names| names.split(',').any(|name| name == part))
 }
 
 /// A containerd that can be started.

@@ -1,9 +1,10 @@
 //! Which lists the agent follows.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use crate::{
     agent::{ClusterOptions, Lists},
+    cli::images::or_twin,
     kubernetes::configmaps::{ConfigMapName, Selection},
 };
 
@@ -12,9 +13,10 @@ pub(super) struct ListArgs {
     /// The list, a file; no API server is contacted. An edit takes effect at once
     #[arg(long, env = "PREPULL_IMAGES", value_name = "FILE")]
     images: Option<PathBuf>,
-    /// A ConfigMap with a list under the key images.yaml, followed by watch; repeatable
-    #[arg(long, env = "PREPULL_CONFIGMAP", value_name = "NAMESPACE/NAME", value_delimiter = ',')]
-    configmap: Vec<ConfigMapName>,
+    /// A ConfigMap with a list under the key images.yaml, followed by watch; repeatable [env: PREPULL_CONFIGMAP,
+    /// separated by commas]
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    configmap: Vec<OsString>,
     /// Labels of ConfigMaps that are lists as well, such as prepull.dev/list=true; needs --configmap-namespace
     #[arg(long, env = "PREPULL_CONFIGMAP_SELECTOR", value_name = "SELECTOR")]
     configmap_selector: Option<String>,
@@ -31,7 +33,9 @@ impl ListArgs {
         let selector = configmap_selector.filter(|s| !s.is_empty());
         let namespace = configmap_namespace.filter(|n| !n.is_empty());
         let mut named: Vec<ConfigMapName> = Vec::new();
-        for name in configmap {
+        for name in or_twin(configmap, "PREPULL_CONFIGMAP") {
+            let text = name.to_string_lossy();
+            let name = text.parse().map_err(|wrong| format!("`{text}` is no ConfigMap (--configmap); {wrong}"))?;
             if !named.contains(&name) {
                 named.push(name);
             }
@@ -104,6 +108,7 @@ mod tests {
             (&["--configmap-selector", "x"], "add --configmap-namespace"),
             (&["--configmap", "a/b", "--configmap-namespace", "y"], "goes with --configmap-selector"),
             (&["--configmap", "b"], "NAMESPACE/NAME"),
+            (&["--configmap", "a/b,c/d"], "NAMESPACE/NAME"),
         ] {
             let wrong = lists(flags).unwrap_err();
             assert!(wrong.contains(remedy), "{flags:?}: {wrong}");
@@ -111,7 +116,9 @@ mod tests {
         assert!(matches!(lists(&["--images", "a"]), Ok(Lists::File(_))));
         let Ok(Lists::Cluster { named, selected: Some(selected), .. }) = lists(&[
             "--configmap",
-            "a/b,c/d",
+            "a/b",
+            "--configmap",
+            "c/d",
             "--configmap",
             "a/b",
             "--configmap-selector",

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum;
-
 use super::duration;
 use crate::{agent::ClusterOptions, kubernetes::gate::OwnPod, node_writes::Parts};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WriteArgs {
-    /// What is written to this agent's own Node; nothing unless an admission policy keeps it to that
-    #[arg(long, env = "PREPULL_NODE_WRITES", value_name = "WHAT", value_delimiter = ',')]
-    node_writes: Vec<NodeWrite>,
+    /// What is written to this agent's own Node: condition (ImagesPrepulled), label (prepull.dev/warm), taint (the removal
+    /// of the start-up taint); nothing unless an admission policy keeps it to that
+    #[arg(long, env = "PREPULL_NODE_WRITES", value_name = "WHAT", value_delimiter = ',', value_parser = part)]
+    node_writes: Vec<Option<NodeWrite>>,
     /// Taint that is removed from the Node when it is first warm
     #[arg(long, env = "PREPULL_STARTUP_TAINT", value_name = "KEY", default_value = "prepull.dev/not-warm")]
     startup_taint: String,
@@ -20,20 +19,28 @@ pub(super) struct WriteArgs {
     startup_taint_timeout: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NodeWrite {
-    /// The condition ImagesPrepulled
     Condition,
-    /// The label prepull.dev/warm
     Label,
-    /// The removal of the start-up taint
     Taint,
+}
+
+/// One of the parts; an empty variable names none.
+fn part(text: &str) -> Result<Option<NodeWrite>, String> {
+    match text {
+        "" => Ok(None),
+        "condition" => Ok(Some(NodeWrite::Condition)),
+        "label" => Ok(Some(NodeWrite::Label)),
+        "taint" => Ok(Some(NodeWrite::Taint)),
+        _ => Err("write condition, label or taint, several with commas between them".to_owned()),
+    }
 }
 
 impl WriteArgs {
     pub(super) fn into_options(self) -> ClusterOptions {
         let Self { node_writes, startup_taint, startup_taint_timeout } = self;
-        let has = |part| node_writes.contains(&part);
+        let has = |part| node_writes.contains(&Some(part));
         ClusterOptions {
             pod: own_pod(),
             writes: Parts {

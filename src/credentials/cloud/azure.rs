@@ -27,9 +27,9 @@ use crate::credentials::Auth;
 /// The user that goes with a registry's token.
 const USER: &str = "00000000-0000-0000-0000-000000000000";
 /// How long a registry's token is kept, as by Azure's own plugin. It lasts three times as long.
-const KEPT: Duration = Duration::from_secs(3600);
+const KEPT: Duration = Duration::from_hours(1);
 /// What is left of a token's life when it is dropped, where it says how long that is.
-const MARGIN: Duration = Duration::from_secs(60);
+const MARGIN: Duration = Duration::from_mins(1);
 
 /// Why there is no token. Each text ends with what to do.
 #[derive(Debug, thiserror::Error)]

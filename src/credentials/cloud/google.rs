@@ -23,7 +23,7 @@ const DEFAULT_HOST: &str = "metadata.google.internal.";
 /// The user that goes with an access token.
 const USER: &str = "_token";
 /// How long before its end a token is dropped. The metadata server itself hands the same token out until then.
-const MARGIN: Duration = Duration::from_secs(300);
+const MARGIN: Duration = Duration::from_mins(5);
 /// A service account with a scope of either kind may read registries.
 const SCOPES: [&str; 2] =
     ["https://www.googleapis.com/auth/devstorage.", "https://www.googleapis.com/auth/cloud-platform"];

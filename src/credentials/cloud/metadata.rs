@@ -16,7 +16,7 @@ use super::{
 /// How long the first request to a metadata service may take.
 pub(super) const DETECTION_LIMIT: Duration = Duration::from_secs(1);
 /// How long a service that let the first request time out is not asked again.
-const SILENT_FOR: Duration = Duration::from_secs(300);
+const SILENT_FOR: Duration = Duration::from_mins(5);
 /// How long one that refused the connection is not asked again. Shorter, because a refusal costs nothing, and on a node
 /// that just started the agent in front of the metadata service may still be missing.
 const REFUSED_FOR: Duration = Duration::from_secs(30);

@@ -200,11 +200,11 @@ pub fn response(version: ApiVersion, stdout: &[u8]) -> Result<Response, Response
     let head: Head = serde_json::from_slice(&text).map_err(|error| problem(&error))?;
     let found = head.api_version.unwrap_or_default();
     if found != version.as_str() {
-        return Err(ResponseError::Version { wanted: version, found: told(found, GROUP) });
+        return Err(ResponseError::Version { wanted: version, found: told(&found, GROUP) });
     }
     let kind = head.kind.unwrap_or_default();
     if kind != RESPONSE_KIND {
-        return Err(ResponseError::Kind(told(kind, "CredentialProvider")));
+        return Err(ResponseError::Kind(told(&kind, "CredentialProvider")));
     }
     let body: Body = serde_json::from_slice(&text).map_err(|error| problem(&error))?;
     let cache_key_type = match body.cache_key_type.as_deref() {
@@ -219,8 +219,8 @@ pub fn response(version: ApiVersion, stdout: &[u8]) -> Result<Response, Response
 }
 
 /// A version or kind that is one, if not the right one. Anything else may be what the plugin should have kept.
-fn told(text: String, prefix: &str) -> String {
-    if text.is_empty() || text.starts_with(prefix) { shown(&text) } else { "(something else)".to_owned() }
+fn told(text: &str, prefix: &str) -> String {
+    if text.is_empty() || text.starts_with(prefix) { shown(text) } else { "(something else)".to_owned() }
 }
 
 fn problem(error: &serde_json::Error) -> ResponseError {

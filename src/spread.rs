@@ -1,0 +1,28 @@
+//! A node's own moment within the window in which a list's nodes begin: a hash of node and list revision, so that
+//! thousands of nodes neither begin at once nor have to agree on anything. Pure.
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+/// How long this node waits after an edit: from nothing up to `window`, for another revision another time.
+pub fn moment(node: &str, revision: &str, window: Duration) -> Duration {
+    let hash = Sha256::new().chain_update(node).chain_update([0]).chain_update(revision).finalize();
+    let share = hash.iter().take(4).fold(0u32, |number, byte| number << 8 | u32::from(*byte));
+    window.mul_f64(f64::from(share) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_spread_evenly_and_anew_for_each_revision() {
+        let window = Duration::from_secs(100);
+        let early = (0..1000).filter(|n| moment(&format!("node-{n}"), "r1", window) < window / 4).count();
+        assert!((200..300).contains(&early), "{early} of 1000 nodes begin in the first quarter");
+        assert_ne!(moment("node-1", "r1", window), moment("node-1", "r2", window));
+        assert_eq!(moment("node-1", "r1", window), moment("node-1", "r1", window));
+        assert_eq!(moment("node-1", "r1", Duration::ZERO), Duration::ZERO);
+    }
+}
