@@ -29,7 +29,7 @@ const SLOW: Duration = Duration::from_secs(10);
 pub(super) enum LookNews {
     /// It is time for one.
     Due,
-    /// The store was looked at. `partly` says why some images were not told about.
+    /// The store was looked at; what could not be looked for is not told about, and looked for again soon.
     Looked(Observation),
     /// It could not be, for this reason.
     Failed(String),
