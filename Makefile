@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance idle static clean
+.PHONY: help demo test lint generated bench conformance idle static clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -24,6 +24,10 @@ test: ## every test; what is missing is installed, and what cannot be is named
 lint: ## formatting and clippy, warnings as errors
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --quiet --all-targets -- -D warnings
+
+generated: ## writes docs/metrics.md and the metrics' snapshots from the code
+	@INSTA_UPDATE=always $(CARGO) test --quiet --test metrics_page -- reference
+	@INSTA_UPDATE=always $(CARGO) test --quiet --lib -- metrics::tests
 
 bench: ## whole-job ratios on a real containerd, an idle agent, and the pure parts
 	@hack/install-parts

@@ -1,16 +1,21 @@
 //! Prometheus metrics. Families that count are updated as things happen; what describes the present is filled in from
 //! a snapshot when somebody scrapes. The keeper owns them, so there is nothing to lock.
 
+pub mod families;
+
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
+    fmt::Write as _,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use families::{Family, Kind};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
+    core::{MetricVec, MetricVecBuilder},
 };
 
 use crate::{
@@ -29,14 +34,6 @@ const OTHER: &str = "other";
 /// Bytes of a label that a list's author writes. No valid name is longer: a registry's host, 255 of a path, and a
 /// digest.
 const MOST_LABEL: usize = 1024;
-/// CRI methods that the agent calls.
-const METHODS: [&str; 4] = ["Version", "ListImages", "ImageStatus", "PullImage"];
-/// Seconds up to one hour, for pulls.
-const PULL_BUCKETS: [f64; 14] =
-    [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0];
-/// Seconds, for what answers at once or not at all.
-const CALL_BUCKETS: [f64; 9] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0];
-
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -55,6 +52,7 @@ pub struct Metrics {
     list_reloads: IntCounterVec,
     list_last_success: Gauge,
     list_invalid_entries: IntGauge,
+    lists_rejected: IntGauge,
     reconcile_duration: Histogram,
     cri_requests: HistogramVec,
     image_fs_used: Gauge,
@@ -68,113 +66,47 @@ impl Metrics {
         let registry = Registry::new_custom(Some("prepull".to_owned()), None)?;
         let make = Make { registry: &registry };
         let metrics = Self {
-            images: make.int_gauges("images", "Listed images by state.", &["state"])?,
-            image_present: make.int_gauges(
-                "image_present",
-                "Whether a listed image is in the runtime's store (1) or not (0).",
-                &["image"],
-            )?,
-            node_warm: make.int_gauge(
-                "node_warm",
-                "Whether a list was read and every required image for this node is in the store.",
-            )?,
-            time_to_warm: make.gauge(
-                "time_to_warm_seconds",
-                "Seconds from the agent's start until the node was warm for the first time; 0 until then.",
-            )?,
-            pulls: make.counters(
-                "pulls_total",
-                "Attempts to pull an image, each credential in turn counted as one attempt.",
-                &["registry", "result", "class"],
-            )?,
-            pull_duration: make.histograms(
-                "pull_duration_seconds",
-                "Seconds that one attempt took, time in the queue not counted.",
-                &["registry"],
-                &PULL_BUCKETS,
-            )?,
-            pulled_bytes: make.counters(
-                "pulled_bytes_total",
-                "Bytes of images that were pulled, as the runtime counts them in its store.",
-                &["registry"],
-            )?,
-            pulls_in_flight: make.int_gauge("pulls_in_flight", "Pulls under way on this node.")?,
-            pulls_waiting: make.int_gauges(
-                "pulls_waiting",
-                "Images that wait to be pulled, by what they wait for.",
-                &["why"],
-            )?,
-            registry_cooldown: make.gauges(
-                "registry_cooldown_seconds",
-                "Seconds for which a registry is still left alone.",
-                &["registry"],
-            )?,
-            credential_lookups: make.counters(
-                "credential_lookups_total",
-                "Looks for credentials, by source and result.",
-                &["source", "result"],
-            )?,
-            list_reloads: make.counters("list_reloads_total", "Times that a list was read, by result.", &["result"])?,
-            list_last_success: make.gauge(
-                "list_last_success_timestamp_seconds",
-                "Unix time at which a list was last read well; 0 before.",
-            )?,
-            list_invalid_entries: make
-                .int_gauge("list_invalid_entries", "Entries of the lists in force that cannot be used.")?,
-            reconcile_duration: make.histogram(
-                "reconcile_duration_seconds",
-                "Seconds that one turn of the agent's loop took.",
-                &CALL_BUCKETS,
-            )?,
-            cri_requests: make.histograms(
-                "cri_request_duration_seconds",
-                "Seconds that calls to the container runtime took.",
-                &["method", "code"],
-                &CALL_BUCKETS,
-            )?,
-            image_fs_used: make.gauge(
-                "image_fs_used_ratio",
-                "Used part of the image filesystem, from 0 to 1, as the kubelet counts it; 0 while unknown.",
-            )?,
-            pinned_images: make.int_gauge(
-                "pinned_images",
-                "Images in the store that the kubelet's garbage collector leaves, among those listed.",
-            )?,
+            images: make.int_gauges(&families::IMAGES)?,
+            image_present: make.int_gauges(&families::IMAGE_PRESENT)?,
+            node_warm: make.int_gauge(&families::NODE_WARM)?,
+            time_to_warm: make.gauge(&families::TIME_TO_WARM)?,
+            pulls: make.counters(&families::PULLS)?,
+            pull_duration: make.histograms(&families::PULL_DURATION)?,
+            pulled_bytes: make.counters(&families::PULLED_BYTES)?,
+            pulls_in_flight: make.int_gauge(&families::PULLS_IN_FLIGHT)?,
+            pulls_waiting: make.int_gauges(&families::PULLS_WAITING)?,
+            registry_cooldown: make.gauges(&families::REGISTRY_COOLDOWN)?,
+            credential_lookups: make.counters(&families::CREDENTIAL_LOOKUPS)?,
+            list_reloads: make.counters(&families::LIST_RELOADS)?,
+            list_last_success: make.gauge(&families::LIST_LAST_SUCCESS)?,
+            list_invalid_entries: make.int_gauge(&families::LIST_INVALID_ENTRIES)?,
+            lists_rejected: make.int_gauge(&families::LISTS_REJECTED)?,
+            reconcile_duration: make.histogram(&families::RECONCILE_DURATION)?,
+            cri_requests: make.histograms(&families::CRI_REQUESTS)?,
+            image_fs_used: make.gauge(&families::IMAGE_FS_USED)?,
+            pinned_images: make.int_gauge(&families::PINNED_IMAGES)?,
             registries: BTreeSet::new(),
             registry: registry.clone(),
         };
-        let build =
-            make.int_gauges("build_info", "Version and revision of this binary, always 1.", &["version", "revision"])?;
+        let build = make.int_gauges(&families::BUILD_INFO)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("PREPULL_REVISION")]).set(1);
-        metrics.show_known_labels();
+        for method in families::METHODS {
+            drop(metrics.cri_requests.with_label_values(&[method, "OK"]));
+        }
         process_metrics()?;
         Ok(metrics)
-    }
-
-    fn show_known_labels(&self) {
-        for state in STATE_NAMES {
-            self.images.with_label_values(&[state]).set(0);
-        }
-        for why in Wait::COUNTED {
-            self.pulls_waiting.with_label_values(&[why.as_str()]).set(0);
-        }
-        for source in Source::ALL {
-            for result in lookup::Outcome::ALL {
-                self.credential_lookups.with_label_values(&[source.as_str(), result.as_str()]).reset();
-            }
-        }
-        for result in ["success", "failure"] {
-            self.list_reloads.with_label_values(&[result]).reset();
-        }
-        for method in METHODS {
-            drop(self.cri_requests.with_label_values(&[method, "OK"]));
-        }
     }
 
     /// For the runtime to report its calls to.
     pub fn cri_observer(&self) -> Observer {
         let requests = self.cri_requests.clone();
         Arc::new(move |method, code, took| requests.with_label_values(&[method, code]).observe(took.as_secs_f64()))
+    }
+
+    /// One attempt begins. A registry's families are at 0 from here on, so that a scrape sees them before the first
+    /// end, which `increase()` would otherwise not count.
+    pub fn pulling(&mut self, registry: &RegistryHost) {
+        self.label(registry);
     }
 
     /// One attempt ended.
@@ -245,6 +177,7 @@ impl Metrics {
         self.node_warm.set(i64::from(status.warm));
         self.pinned_images.set(status.images.iter().map(|i| i64::from(i.pinned)).sum());
         self.list_invalid_entries.set(count(&states, "Invalid"));
+        self.lists_rejected.set(status.lists_rejected);
         self.image_fs_used.set(status.image_fs_used_ratio.unwrap_or(0.0));
         for registry in &self.registries {
             self.registry_cooldown.with_label_values(&[registry]).set(0.0);
@@ -254,7 +187,14 @@ impl Metrics {
             let known = self.registry_cooldown.with_label_values(&[label]);
             known.set(known.get().max(left.as_secs_f64()));
         }
-        let mut page = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        let families = self.registry.gather();
+        let mut page = TextEncoder::new().encode_to_string(&families)?;
+        // a family that no registry or image has a series in yet is announced all the same
+        for family in families::ALL.iter().filter(|f| families.iter().all(|g| g.name() != f.full_name())) {
+            let (name, kind) = (family.full_name(), family.kind.as_str());
+            // writing into a String cannot fail
+            let _ = writeln!(page, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
+        }
         // the process' own figures have no prefix: dashboards know them by their usual names
         page.push_str(&TextEncoder::new().encode_to_string(&prometheus::gather())?);
         Ok(page)
@@ -272,6 +212,7 @@ impl Metrics {
             for class in ErrorClass::ALL {
                 self.pulls.with_label_values(&[label, "failure", class.as_str()]).reset();
             }
+            drop(self.pull_duration.with_label_values(&[label]));
             self.pulled_bytes.with_label_values(&[label]).reset();
             self.registry_cooldown.with_label_values(&[label]).set(0.0);
         }
@@ -307,76 +248,54 @@ impl Make<'_> {
         Ok(family)
     }
 
-    fn int_gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.add(IntGauge::new(name, help)?)
+    fn int_gauge(&self, of: &Family) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::new(of.name, of.help)?)
     }
 
-    fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        self.add(Gauge::new(name, help)?)
+    fn gauge(&self, of: &Family) -> Result<Gauge, prometheus::Error> {
+        self.add(Gauge::new(of.name, of.help)?)
     }
 
-    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    fn int_gauges(&self, of: &Family) -> Result<IntGaugeVec, prometheus::Error> {
+        self.shown(of, IntGaugeVec::new(Opts::new(of.name, of.help), &of.label_names())?)
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
-        self.add(GaugeVec::new(Opts::new(name, help), labels)?)
+    fn gauges(&self, of: &Family) -> Result<GaugeVec, prometheus::Error> {
+        self.shown(of, GaugeVec::new(Opts::new(of.name, of.help), &of.label_names())?)
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+    fn counters(&self, of: &Family) -> Result<IntCounterVec, prometheus::Error> {
+        self.shown(of, IntCounterVec::new(Opts::new(of.name, of.help), &of.label_names())?)
     }
 
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+    fn histogram(&self, of: &Family) -> Result<Histogram, prometheus::Error> {
+        self.add(Histogram::with_opts(histogram_options(of))?)
     }
 
-    fn histograms(
+    fn histograms(&self, of: &Family) -> Result<HistogramVec, prometheus::Error> {
+        self.shown(of, HistogramVec::new(histogram_options(of), &of.label_names())?)
+    }
+
+    /// Registers a family, with every set of labels that is known beforehand at 0.
+    fn shown<B: MetricVecBuilder + 'static>(
         &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+        of: &Family,
+        family: MetricVec<B>,
+    ) -> Result<MetricVec<B>, prometheus::Error> {
+        for labels in of.known() {
+            drop(family.with_label_values(&labels));
+        }
+        self.add(family)
+    }
+}
+
+fn histogram_options(of: &Family) -> HistogramOpts {
+    let options = HistogramOpts::new(of.name, of.help);
+    match of.kind {
+        Kind::Histogram(buckets) => options.buckets(buckets.to_vec()),
+        Kind::Counter | Kind::Gauge => options,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{image_ref::ImageRef, image_state::Stored};
-
-    #[test]
-    fn every_family_is_there_from_the_start() {
-        let page = Metrics::new().unwrap().page(&Status::default()).unwrap();
-        for family in [
-            "prepull_images{state=\"Present\"} 0",
-            "prepull_node_warm 0",
-            "prepull_time_to_warm_seconds 0",
-            "prepull_pulls_waiting{why=\"io-pressure\"} 0",
-            "prepull_credential_lookups_total{result=\"found\",source=\"cloud\"} 0",
-            "prepull_list_reloads_total{result=\"failure\"} 0",
-            "prepull_cri_request_duration_seconds_count{code=\"OK\",method=\"PullImage\"} 0",
-            "prepull_image_fs_used_ratio 0",
-            "prepull_build_info{",
-            "process_resident_memory_bytes",
-        ] {
-            assert!(page.contains(family), "{family} is not on the page:\n{page}");
-        }
-    }
-
-    #[test]
-    fn registries_beyond_the_bound_share_a_label() {
-        let mut metrics = Metrics::new().unwrap();
-        let stored = Stored { digest: "sha256:1".into(), size: 2, pinned: false };
-        for n in 0..60 {
-            let image = ImageRef::parse(&format!("r{n}.example.com/a")).unwrap();
-            let outcome = Outcome::Pulled { stored: stored.clone(), credential: None };
-            metrics.pulled(image.registry(), &outcome, Duration::from_secs(1));
-        }
-        let page = metrics.page(&Status::default()).unwrap();
-        assert!(page.contains("prepull_pulled_bytes_total{registry=\"other\"} 20"), "{page}");
-        assert_eq!(page.matches("prepull_pulled_bytes_total{registry=").count(), MOST_REGISTRIES + 1);
-    }
-}
+mod tests;

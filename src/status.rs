@@ -66,6 +66,9 @@ pub struct Status {
     /// Registries that are left alone, and for how long still.
     #[serde(skip)]
     pub cooldowns: Vec<(String, Duration)>,
+    /// Lists whose newest text cannot be used.
+    #[serde(skip)]
+    pub lists_rejected: i64,
     /// Used part of the image filesystem, where it is known.
     #[serde(skip)]
     pub image_fs_used_ratio: Option<f64>,
@@ -186,7 +189,7 @@ impl ImageStatus {
         status
     }
 
-    fn empty(image: &Arc<str>) -> Self {
+    pub(crate) fn empty(image: &Arc<str>) -> Self {
         Self {
             image: image.clone(),
             canonical: None,

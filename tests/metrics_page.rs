@@ -1,5 +1,7 @@
 //! `/metrics` of a real agent, as Prometheus' own checker sees it.
 
+#[path = "metrics_page/reference.rs"]
+mod reference;
 mod support;
 
 use std::{
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         })
     };
     let trials = vec![
+        trial("reference::docs_metrics_md_is_what_the_code_says", Ok(()), reference::file_is_current),
         trial("promtool::the_page_of_an_idle_agent_passes", promtool(), idle),
         trial("promtool::the_page_passes_after_pulls_and_failures", promtool(), busy),
     ];

@@ -232,6 +232,7 @@ impl<R: Reporter> Keeper<R> {
         let Some(runtime) = self.runtime.clone() else { return };
         let (target, _, _) = self.stock.target(index);
         let (key, target) = (target.key.clone(), target.clone());
+        self.metrics.pulling(target.image.registry());
         self.stock.started(index, now);
         self.begun += 1;
         let sources = self.credentials.clone();
@@ -425,6 +426,7 @@ impl<R: Reporter> Keeper<R> {
             runtime: self.runtime.as_ref().map(Runtime::name_and_version).unwrap_or_default(),
             runtime_problem: self.runtime_problem.clone().or_else(|| self.look_problem.clone()),
             lists: self.sources.status(),
+            lists_rejected: i64::try_from(self.sources.rejected()).unwrap_or(i64::MAX),
             ..Status::of(&self.stock, self.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
         status.add_problems(&self.stock, |key| self.credential_problems.of(key));

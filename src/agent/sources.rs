@@ -22,6 +22,8 @@ struct Source {
     /// The last good list.
     list: Option<SourcedList>,
     problems: Vec<String>,
+    /// Whether what it told last cannot be used.
+    rejected: bool,
 }
 
 /// Lists that come and go.
@@ -32,6 +34,8 @@ struct Selected {
     complete: bool,
     told: bool,
     problem: Option<String>,
+    /// Whether they cannot be followed, for another reason than that nobody answers.
+    rejected: bool,
     /// In the order in which they merge.
     lists: BTreeMap<Arc<str>, Source>,
 }
@@ -54,7 +58,14 @@ pub(super) enum Change {
 
 impl Sources {
     pub(super) fn new(names: SourceNames) -> Self {
-        let selected = |name| Selected { name, complete: false, told: false, problem: None, lists: BTreeMap::new() };
+        let selected = |name| Selected {
+            name,
+            complete: false,
+            told: false,
+            problem: None,
+            rejected: false,
+            lists: BTreeMap::new(),
+        };
         Self {
             named: names.named.into_iter().map(|name| (name, Source::default())).collect(),
             selected: names.selector.map(selected),
@@ -79,12 +90,15 @@ impl Sources {
             return if selected.complete { change } else { Change::Nothing };
         }
         selected.told = true;
+        let nothing = matches!(read, Read::Nothing(_));
         match read {
             Read::Complete => {
                 selected.complete = true;
+                selected.rejected = false;
                 selected.problem = None;
             }
             Read::Nothing(why) | Read::OutOfReach(why) => {
+                selected.rejected |= nothing;
                 tracing::warn!(list = %name, problem = %why, "the selected lists cannot be followed");
                 selected.problem = Some(why);
             }
@@ -126,6 +140,12 @@ impl Sources {
         rows
     }
 
+    /// How many sources told something last that cannot be used. One that is only out of reach told nothing.
+    pub(super) fn rejected(&self) -> usize {
+        let lists = self.all().filter(|(_, source)| source.rejected).count();
+        lists + usize::from(self.selected.as_ref().is_some_and(|s| s.rejected))
+    }
+
     /// What is wrong with a source.
     pub(super) fn problems(&self, name: &Arc<str>) -> &[String] {
         self.all().find(|(known, _)| *known == name).map_or(&[], |(_, source)| &source.problems)
@@ -153,6 +173,7 @@ impl Source {
                 if let Some(more) = self.problems.len().checked_sub(MOST_LOGGED).filter(|more| *more > 0) {
                     tracing::warn!(list = %name, more, "the list has more problems; `prepull check` shows all");
                 }
+                self.rejected = false;
                 self.list = Some(SourcedList { source: name.clone(), revision, namespace, list });
                 return Change::InForce;
             }
@@ -172,6 +193,7 @@ impl Source {
     fn refuse(&mut self, name: &Arc<str>, problem: String) {
         tracing::error!(list = %name, %problem, kept = self.kept(), "the list cannot be used");
         self.problems = vec![problem];
+        self.rejected = true;
     }
 
     fn kept(&self) -> &'static str {
@@ -216,7 +238,9 @@ mod tests {
         tell(&mut sources, "file", Read::of_text("images: []"));
         assert_eq!(names(&sources).unwrap(), ["file"]);
         assert_eq!(sources.unread().unwrap(), "the lists of team?x were not read yet: forbidden");
+        assert_eq!(sources.rejected(), 1);
         tell(&mut sources, "team?x", Read::Complete);
+        assert_eq!(sources.rejected(), 0);
         tell(&mut sources, "team/a", Read::of_text("- a"));
         assert!(sources.unread().unwrap().starts_with("the list team/a was not read yet: "));
         assert_eq!(names(&sources).unwrap(), ["file"]);
@@ -230,11 +254,15 @@ mod tests {
         tell(&mut sources, "a/b", Read::of_text("images: [q.io/a:1]"));
         for bad in [Read::of_text("["), Read::Nothing("deleted".into()), Read::OutOfReach("no answer".into())] {
             assert_eq!(tell(&mut sources, "a/b", bad), Change::Nothing);
+            assert_eq!(sources.rejected(), 1, "an outage says nothing about the text");
             assert_eq!(names(&sources).unwrap(), ["a/b"]);
             assert_eq!(sources.status()[0].problems.len(), 1);
             assert!(!sources.status()[0].revision.is_empty());
         }
         tell(&mut sources, "a/b", Read::of_text("images: [q.io/a:1]"));
         assert!(sources.status()[0].problems.is_empty());
+        assert_eq!(sources.rejected(), 0);
+        tell(&mut sources, "a/b", Read::OutOfReach("no answer".into()));
+        assert_eq!(sources.rejected(), 0);
     }
 }
