@@ -25,9 +25,10 @@ lint: ## formatting and clippy, warnings as errors
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --quiet --all-targets -- -D warnings
 
-generated: ## writes docs/metrics.md and the metrics' snapshots from the code
+generated: ## writes docs/metrics.md and the metrics' snapshots from the code, the dashboard from its script, and the chart's copies
 	@INSTA_UPDATE=always $(CARGO) test --quiet --test metrics_page -- reference
 	@INSTA_UPDATE=always $(CARGO) test --quiet --lib -- metrics::tests
+	@hack/monitoring-files
 
 bench: ## whole-job ratios on a real containerd, an idle agent, and the pure parts
 	@hack/install-parts

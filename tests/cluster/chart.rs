@@ -41,6 +41,8 @@ pub(crate) async fn schema(helm: Helm) -> Result<()> {
         "image.digest=latest",
         "pullSecrets.secrets={Not A Name}",
         "list.images[0].name=no-image",
+        "monitoring.podMonitor.interval=often",
+        "monitoring.prometheusRule.rules=none",
     ] {
         let refused = template(&helm, &[wrong]).err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(refused.contains("values don't meet the specifications of the schema"), "{wrong}: {refused}");
@@ -51,6 +53,8 @@ pub(crate) async fn schema(helm: Helm) -> Result<()> {
 /// Every knob beside its component.
 pub(crate) async fn same_objects((helm, kubectl): (Helm, Kubectl)) -> Result<()> {
     let node_writes = "nodeWrites.fields={condition,label,taint}";
+    let monitoring =
+        "monitoring.podMonitor.enabled=true,monitoring.prometheusRule.enabled=true,monitoring.dashboard.enabled=true";
     let team =
         Overlay { more_resources: vec!["components/team-lists/team"], ..Overlay::with(&["components/team-lists"]) };
     let all =
@@ -71,6 +75,7 @@ pub(crate) async fn same_objects((helm, kubectl): (Helm, Kubectl)) -> Result<()>
         (Overlay::with(&["components/root-no-caps"]), "rootNoCaps=true"),
         (Overlay::with(&["components/host-network"]), "hostNetwork=true"),
         (Overlay::with(&["components/network-policy"]), "networkPolicy=true"),
+        (Overlay::with(&["components/monitoring"]), monitoring),
         (Overlay::with(&["components/credential-plugins/eks"]), "credentialPlugins=eks"),
         (Overlay::with(&["components/credential-plugins/gke"]), "credentialPlugins=gke"),
         (Overlay::with(&["components/credential-plugins/aks"]), "credentialPlugins=aks"),

@@ -33,7 +33,7 @@ impl Kube {
         let mut overlay = overlay.clone();
         overlay.image = Some((format!("{REGISTRY}/prepull"), image::tag()?));
         let patch = json!([{"op": "replace", "path": "/data/images.yaml", "value": list}]).to_string();
-        write!(overlay.patches, "- target: {{kind: ConfigMap}}\n  patch: {}\n", json!(patch))?;
+        write!(overlay.patches, "- target: {{kind: ConfigMap, name: prepull}}\n  patch: {}\n", json!(patch))?;
         let folder = tempfile::tempdir()?;
         overlay.write(folder.path())?;
         self.kubectl_with("apply -k", &folder.path().display().to_string())?;

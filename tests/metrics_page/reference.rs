@@ -4,6 +4,7 @@ use std::{env, fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use prepull::{
+    error_class::ErrorClass,
     image_ref::ImageRef,
     metrics::{
         Metrics,
@@ -48,6 +49,10 @@ fn text() -> Result<String> {
     )?;
     for family in families::ALL {
         write_family(&mut text, family)?;
+    }
+    text.push_str("\n## The classes of failures\nLabel `class` of `prepull_pulls_total`, and what to do about each.\n\n| class | remedy |\n|---|---|\n");
+    for class in ErrorClass::ALL {
+        writeln!(text, "| `{class}` | {} |", class.remedy())?;
     }
     text.push_str("\n## The process\nUnder the names that every dashboard knows, without labels.\n\n| name | type | what |\n|---|---|---|\n");
     for line in page.lines().filter_map(|line| line.strip_prefix("# HELP process_")) {
