@@ -20,9 +20,11 @@ mod installation;
 mod kube;
 mod lists;
 mod manifests;
+mod monitoring;
 mod outages;
 mod parts;
 mod policies;
+mod prometheus;
 mod render;
 mod rights;
 mod secrets;
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
         trial("chart::values_are_checked", parts::helm(), chart::schema),
         trial("chart::renders_what_kustomize_renders", parts::chart(), chart::same_objects),
         trial("image::buildah_builds_it", parts::buildah(), image::built),
-        trial("manifests::the_api_server_takes_them_all", parts::cluster(), manifests::server_dry_run),
+        trial("manifests::the_api_server_takes_them_all", parts::cluster_and_operator(), manifests::server_dry_run),
         trial("rights::of_the_base_and_nothing_else", parts::cluster(), rights::base),
         trial("rights::of_every_component", parts::cluster(), rights::components),
         trial("policies::an_agent_changes_only_its_own_node", parts::cluster(), policies::own_node),
@@ -66,6 +68,11 @@ fn main() -> ExitCode {
         trial("writes::nothing_without_a_policy_that_guards", parts::cluster(), writes::unguarded),
         trial("writes::cleanup_leaves_nothing", parts::cluster(), writes::cleanup),
         trial("writes::a_gate_instead_of_a_probe", parts::cluster(), writes::gate),
+        trial(
+            "monitoring::a_real_prometheus_sees_every_reason_and_its_end",
+            parts::monitored_cluster(),
+            monitoring::observed,
+        ),
         trial("chart::lives_on_a_cluster", parts::cluster_and_helm(), chart::life),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);

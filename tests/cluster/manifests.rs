@@ -7,6 +7,7 @@ use crate::{
     kube,
     parts::{ClusterPart, Kubectl},
     render::{Overlay, folders, object, repository},
+    support::operator::Definitions,
 };
 
 fn renamed_overlay(transformers: &[&'static str]) -> Overlay {
@@ -71,8 +72,9 @@ pub(crate) async fn mounted_list(kubectl: Kubectl) -> Result<()> {
 }
 
 /// Every component alone, all that go together, every overlay, the cleanup and a renamed one.
-pub(crate) async fn server_dry_run(part: ClusterPart) -> Result<()> {
+pub(crate) async fn server_dry_run((part, definitions): (ClusterPart, Definitions)) -> Result<()> {
     let kube = kube::up(&part)?;
+    kube.define(&definitions)?;
     for namespace in ["prepull", "images", "team-a"] {
         kube.namespace(namespace)?;
     }

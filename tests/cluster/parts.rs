@@ -2,7 +2,14 @@
 
 use std::{env, path::PathBuf};
 
-use crate::support::parts::{Missing, find};
+use crate::{
+    monitoring::Parts,
+    support::{
+        monitoring::prometheus,
+        operator::{Definitions, definitions},
+        parts::{Missing, find},
+    },
+};
 
 /// `kubectl`, which knows kustomize.
 #[derive(Debug, Clone)]
@@ -74,4 +81,14 @@ pub(crate) fn cluster() -> Result<ClusterPart, Missing> {
 /// Cluster and helm.
 pub(crate) fn cluster_and_helm() -> Result<(ClusterPart, Helm), Missing> {
     Ok((cluster()?, helm()?))
+}
+
+/// Cluster and the definitions of the prometheus-operator.
+pub(crate) fn cluster_and_operator() -> Result<(ClusterPart, Definitions), Missing> {
+    Ok((cluster()?, definitions()?))
+}
+
+/// Those and Prometheus.
+pub(crate) fn monitored_cluster() -> Result<Parts, Missing> {
+    Ok((cluster()?, definitions()?, prometheus()?))
 }
