@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generated bench conformance idle static clean
+.PHONY: help demo test lint generated picture bench conformance idle static clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -29,6 +29,13 @@ generated: ## writes docs/metrics.md and the metrics' snapshots from the code, t
 	@INSTA_UPDATE=always $(CARGO) test --quiet --test metrics_page -- reference
 	@INSTA_UPDATE=always $(CARGO) test --quiet --lib -- metrics::tests
 	@hack/monitoring-files
+
+picture: ## docs/images/dashboard.png from twenty minutes of six real agents and a real Prometheus (takes that long; needs python3-venv)
+	@hack/install-parts --optional
+	@$(CARGO) build --quiet --bin prepull --example scene
+	@[ -x "$(TARGET)/picture/bin/python" ] || python3 -m venv "$(TARGET)/picture"
+	@"$(TARGET)/picture/bin/pip" install --quiet matplotlib
+	@"$(TARGET)/debug/examples/scene" "$(TARGET)/picture/bin/python" hack/dashboard-picture {} docs/images/dashboard.png
 
 bench: ## whole-job ratios on a real containerd, an idle agent, and the pure parts
 	@hack/install-parts
