@@ -35,10 +35,10 @@ bench: ## whole-job ratios on a real containerd, an idle agent, and the pure par
 IDLE_SECONDS ?= 600
 
 idle: ## memory and CPU of an idle agent with 200 images; with KUBEBUILDER_ASSETS also its requests over ten minutes
-	@$(CARGO) build --quiet --release --bin prepull
-	@PREPULL_BIN="$(TARGET)/release/prepull" $(CARGO) bench --quiet --profile dev --bench idle
-	@[ -z "$${KUBEBUILDER_ASSETS:-}" ] || PREPULL_BIN="$(TARGET)/release/prepull" PREPULL_TEST_IDLE_SECONDS=$(IDLE_SECONDS) \
-	  $(CARGO) test --quiet --test cluster_agent -- --nocapture an_idle_agent_holds_one_watch
+	@[ -n "$${PREPULL_BIN:-}" ] || $(CARGO) build --quiet --release --bin prepull
+	@export PREPULL_BIN="$${PREPULL_BIN:-$(TARGET)/release/prepull}" PREPULL_TEST_IDLE_SECONDS=$(IDLE_SECONDS); \
+	  $(CARGO) bench --quiet --profile dev --bench idle; \
+	  [ -z "$${KUBEBUILDER_ASSETS:-}" ] || $(CARGO) test --quiet --test cluster_agent -- --nocapture an_idle_agent_holds_one_watch
 
 conformance: ## compares names, policies, credentials and plugins with the kubelet's own packages (needs Go)
 	@PREPULL_TEST_REQUIRE_ALL=1 $(CARGO) test --test conformance
