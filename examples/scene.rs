@@ -1,8 +1,10 @@
-//! Something to see on the dashboard: six agents, each on a containerd of its own, slow lines to two registries, and twenty minutes
+//! Something to see on the dashboard: six agents, each on a containerd of its own, slow lines to two registries, and some twenty minutes
 //! in which lists are edited, nodes come and a registry goes away. A Prometheus scrapes them and evaluates the rules.
 //!
-//! `cargo run --example scene` prints where Prometheus is and what happens, and goes on until Ctrl-C. With a command behind it, it runs that
-//! at the end, with Prometheus' address in the place of `{}`, and ends: so `make picture` draws docs/images/dashboard.png. `PREPULL_BIN` names the agent's binary; without it the one that was built beside this example is taken.
+//! `cargo run --example scene` prints where Prometheus is and what happens, and goes on until Ctrl-C. With a command behind
+//! it, it runs that at the end, with Prometheus' address in the place of `{}`, and ends: so `make picture` draws
+//! docs/images/dashboard.png. `PREPULL_BIN` names the agent's binary; without it the one that was built beside this example
+//! is taken.
 #![allow(clippy::print_stdout, reason = "this is for people to read")]
 
 use std::{
@@ -130,7 +132,7 @@ impl Prometheus {
 async fn pushed(registry: &Registry, host: &str, name: &str, megabytes: usize) -> Result<String> {
     let layers = [
         Layer::new(name.len() as u64, megabytes << 18, Content::Random)?,
-        Layer::new(name.len() as u64 + 100, megabytes * 3 << 18, Content::Random)?,
+        Layer::new(name.len() as u64 + 100, (megabytes * 3) << 18, Content::Random)?,
     ];
     registry.push(name, &Image::new(name, &layers)).await?;
     Ok(format!("{host}/{name}"))
@@ -183,6 +185,9 @@ async fn play(nodes: &mut Vec<Node>, prometheus: &Prometheus, registry: &Registr
     }
     println!("it answers all but one again");
     sleep(MINUTE * 7).await;
+    images.retain(|image| !image.contains("wbe"));
+    edit(nodes, &images, "the misspelt image is taken out")?;
+    sleep(MINUTE * 3).await;
     let slow = nodes.iter().find(|node| node.name == "node3").map_or(0, |node| node.shop.traffic().down);
     println!("that is all; {slow} bytes went over the slow line");
     Ok(())

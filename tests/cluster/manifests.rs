@@ -114,7 +114,7 @@ pub(crate) async fn mounted_list(kubectl: Kubectl) -> Result<()> {
 /// Every component alone, all that go together, every overlay, the cleanup and a renamed one.
 pub(crate) async fn server_dry_run((part, definitions): (ClusterPart, Definitions)) -> Result<()> {
     let kube = kube::up(&part)?;
-    kube.define(&definitions)?;
+    kube.define(&definitions).await?;
     for namespace in ["prepull", "images", "team-a"] {
         kube.namespace(namespace)?;
     }

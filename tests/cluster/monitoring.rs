@@ -26,12 +26,16 @@ pub(crate) type Parts = (ClusterPart, Definitions, (PathBuf, PathBuf));
 
 impl Kube {
     /// Lets the API server know the operator's kinds that the component has.
-    pub(crate) fn define(&self, definitions: &Definitions) -> Result<()> {
+    pub(crate) async fn define(&self, definitions: &Definitions) -> Result<()> {
         for plural in ["podmonitors", "prometheusrules"] {
             self.kubectl_with("apply --server-side -f", &definitions.file(plural).display().to_string())?;
-            self.kubectl(&format!(
-                "wait --for=condition=Established crd/{plural}.monitoring.coreos.com --timeout=30s"
-            ))?;
+            // `kubectl wait` gives up on a definition that has no conditions yet
+            self.until(&format!("{plural} are established"), async || {
+                let definition = self.json(&format!("get crd {plural}.monitoring.coreos.com"))?;
+                let mut conditions = definition["status"]["conditions"].as_array().into_iter().flatten();
+                Ok(conditions.any(|c| c["type"] == "Established" && c["status"] == "True").then_some(()))
+            })
+            .await?;
         }
         Ok(())
     }
@@ -74,7 +78,7 @@ async fn firing(prometheus: &Prometheus) -> Result<Vec<Value>> {
 
 pub(crate) async fn observed((part, definitions, (_, program)): Parts) -> Result<()> {
     let kube = kube::up(&part)?;
-    kube.define(&definitions)?;
+    kube.define(&definitions).await?;
     let good = pushed("monitoring/good").await?;
     let line = TcpProxy::start(REGISTRY)?;
     kube.trust(line.host())?;

@@ -2,7 +2,7 @@
 //! operator that would translate them. Debian's build knows no discovery by Kubernetes, so it finds all pods of the
 //! cluster in a file, described as that discovery would, and what the PodMonitor selects is left to its relabeling.
 
-use std::{fs, path::Path, time::SystemTime};
+use std::{fmt::Write as _, fs, path::Path, time::SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -191,15 +191,13 @@ pub(crate) fn hurried(text: &str) -> String {
         // a name may end with a digit, and a unit with nothing but itself
         let alone = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
             && !after.chars().nth(1).is_some_and(|c| c.is_alphanumeric() || c == '_');
-        match seconds.filter(|_| alone).zip(number.parse::<u64>().ok()) {
-            Some((seconds, number)) => {
-                out.push_str(&format!("{}ms", number * seconds * 1000 / FASTER));
-                rest = &after[1..];
-            }
-            None => {
-                out.push_str(number);
-                rest = after;
-            }
+        if let Some((seconds, number)) = seconds.filter(|_| alone).zip(number.parse::<u64>().ok()) {
+            // writing into a String cannot fail
+            let _ = write!(out, "{}ms", number * seconds * 1000 / FASTER);
+            rest = &after[1..];
+        } else {
+            out.push_str(number);
+            rest = after;
         }
     }
     out + rest
