@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generated picture bench conformance idle static clean
+.PHONY: help demo test lint generated picture bench conformance idle static clean fuzz
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -55,6 +55,16 @@ idle: ## memory and CPU of an idle agent with 200 images; with KUBEBUILDER_ASSET
 
 conformance: ## compares names, policies, credentials and plugins with the kubelet's own packages (needs Go)
 	@PREPULL_TEST_REQUIRE_ALL=1 $(CARGO) test --test conformance
+
+# seconds for each target
+FUZZ_SECONDS ?= 60
+
+fuzz: ## feeds every parser of foreign input with what reaches new code; FUZZ_SECONDS each (60)
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --quiet --locked cargo-fuzz
+	@for target in fuzz/fuzz_targets/*.rs; do \
+	  name=$$(basename "$$target" .rs); \
+	  $(CARGO) fuzz run --sanitizer none "$$name" -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -print_final_stats=0 2>&1 | tail -n 1; \
+	done
 
 static: ## the static release binary, for the image and for users
 	@$(CARGO) rustc --release --bin prepull -- -C target-feature=+crt-static

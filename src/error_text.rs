@@ -8,13 +8,23 @@ mod shapes;
 
 /// Longest text that is shown, in characters.
 const MAX_CHARACTERS: usize = 1000;
+/// Bytes of a text that are looked at: an error may have megabytes, and the agent's loop waits while they are read.
+const MOST_READ: usize = 64 * 1024;
+/// Bytes at the end of a text that was cut which are not shown: a secret that the cut went through stands there.
+const UNSURE: usize = 32 * 1024;
 /// Stands where something was taken out.
 const REDACTED: &str = "[redacted]";
 
 /// Cleans a text: the given secrets in every spelling, the user part and the query of URLs, tokens and what stands where
 /// secrets stand are replaced, control characters are escaped, and the length is bounded.
 pub fn clean(text: &str, secrets: &[&str]) -> String {
-    one_line(&shapes::without(&known::without(text, secrets)))
+    if text.len() <= MOST_READ {
+        return one_line(&shapes::without(&known::without(text, secrets)));
+    }
+    let read = &text[..text.floor_char_boundary(MOST_READ)];
+    let cleaned = shapes::without(&known::without(read, secrets));
+    let sure = cleaned.floor_char_boundary(cleaned.len().saturating_sub(UNSURE));
+    one_line(&format!("{}…", &cleaned[..sure]))
 }
 
 /// The text on one line of bounded length, control characters escaped.
@@ -48,6 +58,18 @@ mod tests {
     fn control_characters_and_length_are_bounded() {
         assert_eq!(clean("a\nb\u{1b}[31mc\u{202e}d", &[]), "a b\\u{1b}[31mc\\u{202e}d");
         assert!(clean(&"x".repeat(1_000_000), &[]).chars().count() <= MAX_CHARACTERS + 1);
+    }
+
+    #[test]
+    fn megabytes_are_not_read_and_a_cut_shows_no_half_of_a_secret() {
+        let secret = "s3cr3t-".repeat(3000);
+        for before in [MOST_READ - UNSURE - 9, MOST_READ - UNSURE, MOST_READ - 9, MOST_READ, 3] {
+            // a long run that is taken out brings what stands behind it into sight
+            let text =
+                format!("Bearer {}{}{secret} {}", "x1".repeat(before / 2), " ".repeat(before % 2), "y".repeat(100_000));
+            let cleaned = clean(&text, &[&secret]);
+            assert!(!cleaned.contains("s3cr3t"), "{before}: {cleaned}");
+        }
     }
 
     #[test]

@@ -431,9 +431,9 @@ fn hint(text: &str) -> Option<NameError> {
     wrong.filter(|_| !named.is_empty() && !digest.contains('@') && ImageRef::parse(named).is_ok())
 }
 
-/// A bounded copy for a message: names come from anybody.
+/// A bounded copy for a message, on one line: names come from anybody.
 fn shown(text: &str) -> String {
-    text.chars().take(80).collect()
+    crate::error_text::one_line(&text.chars().take(80).collect::<String>())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod answer;
 mod aws;
 mod azure;
+pub mod challenge;
 mod environment;
 mod google;
 mod http;

@@ -8,13 +8,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use self::{
-    entra::{Identity, Proof},
-    exchange::ChallengeError,
-};
+use self::entra::{Identity, Proof};
 use super::{
     answer::{Answer, Unreadable},
     aws::read_bounded,
+    challenge::ChallengeError,
     environment::Environment,
     http::{Http, HttpError},
     keep::Fetched,

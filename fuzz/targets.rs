@@ -1,0 +1,238 @@
+//! What every text from outside must survive, whatever it says: one function for each parser of foreign input. The fuzzer drives them
+//! with what it finds (`make fuzz`), and tests/fuzz_corpus.rs with the inputs that are kept in `corpus/`.
+//!
+//! Each states more than "no panic": what is told stays on one line and bounded, secrets stay out of it, and what was read once
+//! reads the same again.
+#![allow(clippy::missing_panics_doc, reason = "to panic is how a property is refuted")]
+
+use std::{collections::HashMap, sync::Arc};
+
+use prepull::{
+    clock::Moment,
+    credentials::{
+        Auth,
+        cloud::{challenge, names},
+        docker_config::{self, Format},
+        document,
+        go_rules::{base64, duration, glob},
+        keyring::{self, Key},
+        plugin::{config, protocol},
+        secret::manifest,
+    },
+    cri,
+    desired::{Desired, SourcedList},
+    error_class::{Code, PullError},
+    error_text,
+    image_ref::{Digest, ImageRef, PullPolicy},
+    list::{ImageList, affinity::NodeFacts},
+    stock::{Observation, Stock, stored_of},
+};
+use prost::Message as _;
+use secrecy::ExposeSecret as _;
+
+/// Name and body of every target.
+pub(crate) const ALL: [(&str, fn(&[u8])); 10] = [
+    ("image_name", image_name),
+    ("list", list),
+    ("docker_config", docker_config),
+    ("secret_manifest", secret_manifest),
+    ("plugin_config", plugin_config),
+    ("plugin_answer", plugin_answer),
+    ("auth_challenge", auth_challenge),
+    ("error_text", error_text),
+    ("cri_answer", cri_answer),
+    ("go_rules", go_rules),
+];
+
+/// The most characters of a text from outside that a message may have, its own words and escapes included.
+const MOST_TOLD: usize = 20_000;
+
+/// Fit for a log line, a page and a terminal.
+fn told(message: &str) {
+    assert!(!message.chars().any(|c| c.is_control()), "a control character is told: {message:?}");
+    assert!(message.len() < MOST_TOLD, "{} bytes are told", message.len());
+}
+
+/// Nothing of a login but its user name.
+fn no_secret(debug: &str, auth: &Auth) {
+    let secrets = [Some(&auth.password), auth.identity_token.as_ref(), auth.registry_token.as_ref()];
+    for secret in secrets.into_iter().flatten().map(|s| s.expose_secret()) {
+        // short ones may stand there by chance, and a user name may be its own password
+        assert!(
+            secret.len() < 8 || auth.username.contains(secret) || !debug.contains(secret),
+            "{debug} has {secret:?}"
+        );
+    }
+}
+
+/// An image name, its parts, and what is asked of registry and runtime with it.
+pub(crate) fn image_name(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    PullPolicy::default_for(text);
+    match ImageRef::parse(text) {
+        Ok(image) => {
+            assert_eq!(image.written(), text);
+            let canonical = image.canonical();
+            told(&canonical);
+            told(&image.cri_image());
+            image.lookup_key();
+            names::provider_of(&image);
+            names::registry_of(&image);
+            if !image.registry().as_str().is_empty() {
+                let again = ImageRef::parse(&canonical).expect("a canonical name is a name");
+                assert_eq!(again.canonical(), canonical, "a canonical name stands for itself");
+            }
+        }
+        Err(wrong) => {
+            told(&wrong.to_string());
+            told(wrong.remedy());
+        }
+    }
+    let _ = Digest::parse(text);
+}
+
+/// A list, and what a node makes of it.
+pub(crate) fn list(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match ImageList::parse(text) {
+        Ok(list) => {
+            list.problems.iter().for_each(|problem| told(&problem.to_string()));
+            list.notes().iter().for_each(|note| told(note));
+            let list = SourcedList {
+                source: "fuzz".into(),
+                revision: prepull::list::revision(text).into(),
+                namespace: Some("team".into()),
+                list: Arc::new(list),
+            };
+            // the same list twice is the same wish once
+            let node = NodeFacts { name: "node-1".to_owned(), labels: Some([("a".to_owned(), "1".to_owned())].into()) };
+            let once = Desired::merge(std::slice::from_ref(&list), &node);
+            let twice = Desired::merge(&[list.clone(), list], &node);
+            assert_eq!(once.targets.len(), twice.targets.len());
+            let mut stock = Stock::new(true);
+            stock.apply(once, Moment::default());
+            stock.plan(Moment::default());
+            told(&stock.warmth().reason);
+        }
+        Err(problem) => told(&problem.to_string()),
+    }
+}
+
+/// A docker config, of a file, a Secret or a plugin.
+pub(crate) fn docker_config(data: &[u8]) {
+    for format in [Format::ConfigJson, Format::Legacy] {
+        match docker_config::decode(data, format) {
+            Ok(config) => {
+                for entry in &config.entries {
+                    no_secret(&format!("{:?}", entry.auth), &entry.auth);
+                }
+                config.problems.iter().for_each(|problem| told(problem));
+            }
+            Err(wrong) => told(&wrong.to_string()),
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = docker_config::decode_auth(text);
+    }
+}
+
+/// Secret manifests, several documents of YAML or JSON.
+pub(crate) fn secret_manifest(data: &[u8]) {
+    for document in document::documents(data) {
+        if let Err(wrong) = document {
+            told(&wrong.to_string());
+        }
+    }
+    let (secrets, problems) = manifest::parse(data);
+    problems.iter().for_each(|problem| told(problem));
+    for secret in secrets {
+        told(&secret.origin());
+        match secret.docker_config() {
+            Ok(config) => config.entries.iter().for_each(|entry| no_secret(&format!("{:?}", entry.auth), &entry.auth)),
+            Err(wrong) => told(&wrong.to_string()),
+        }
+    }
+}
+
+/// A kubelet's CredentialProviderConfig.
+pub(crate) fn plugin_config(data: &[u8]) {
+    match config::parse(data) {
+        Ok(providers) => {
+            if let Err(wrong) = config::check_all(&providers) {
+                told(&wrong.to_string());
+            }
+        }
+        Err(wrong) => told(&wrong.to_string()),
+    }
+}
+
+/// What an exec plugin wrote.
+pub(crate) fn plugin_answer(data: &[u8]) {
+    for version in protocol::ApiVersion::ALL {
+        match protocol::response(version, data) {
+            Ok(answer) => answer.auth.iter().for_each(|(key, auth)| {
+                no_secret(&format!("{auth:?}"), auth);
+                let _ = Key::normalise(key);
+            }),
+            Err(wrong) => told(&wrong.to_string()),
+        }
+    }
+}
+
+/// The challenge of a registry.
+pub(crate) fn auth_challenge(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match challenge::service(text, "acme.azurecr.io") {
+        Ok(service) => assert!(text.contains(&service)),
+        Err(wrong) => told(&wrong.to_string()),
+    }
+}
+
+/// The error of a runtime or registry that repeats what it was sent.
+pub(crate) fn error_text(data: &[u8]) {
+    const SECRET: &str = "c4n4ry-p4ssw0rd";
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    // the fuzzer decides where the secret stands: its mark is replaced by it
+    let text = text.replace('\u{1}', SECRET);
+    let image = ImageRef::parse("registry.example.com/team/app:v1").expect("a name");
+    for code in 0..17 {
+        let error = PullError::from_runtime(&image, Code::from_number(code), &text, &[SECRET]);
+        told(&error.message);
+        assert!(!error.message.contains(SECRET), "{} has the secret", error.message);
+    }
+    let once = error_text::one_line(&text);
+    told(&once);
+    assert!(!error_text::clean(&text, &[SECRET]).contains(SECRET));
+}
+
+/// What a runtime lists.
+pub(crate) fn cri_answer(data: &[u8]) {
+    if let Ok(answer) = cri::ImageStatusResponse::decode(data)
+        && let Some(image) = &answer.image
+    {
+        stored_of(image, "registry.example.com/team/app:v1");
+    }
+    let Ok(answer) = cri::ListImagesResponse::decode(data) else { return };
+    let list = ImageList::parse("images: [registry.example.com/team/app:v1, nginx]").expect("a list");
+    let list = SourcedList { source: "fuzz".into(), revision: "r".into(), namespace: None, list: Arc::new(list) };
+    let desired = Desired::merge(&[list], &NodeFacts::default());
+    let observation = Observation::new(Moment::default(), Some(answer.images), HashMap::new());
+    let mut stock = Stock::new(true);
+    stock.apply(desired, Moment::default());
+    stock.looked_at(&observation, Moment::default());
+    stock.plan(Moment::default());
+    told(&stock.warmth().reason);
+}
+
+/// The small grammars of Go that configurations are written in: base64, durations, globs and keys of registries.
+pub(crate) fn go_rules(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = (base64::decode_padded(text), base64::decode_unpadded(text));
+    let _ = duration::GoDuration::parse(text);
+    let (pattern, name) = text.split_once('\n').unwrap_or((text, "registry.example.com/team/app"));
+    glob::matches(pattern.as_bytes(), name.as_bytes());
+    keyring::pattern_matches(pattern, name);
+    if let Ok(key) = Key::normalise(pattern) {
+        told(&key.to_string());
+    }
+}
