@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{page, status::Status, stock::Warmth};
+use crate::{page::text, status::Status, stock::Warmth};
 
 /// The loop must answer within this time, or it counts as stuck.
 const LOOP_BOUND: Duration = Duration::from_secs(3);
@@ -96,7 +96,7 @@ async fn metrics(State(queries): State<Queries>) -> Result<Response, Response> {
 async fn status_page(State(queries): State<Queries>) -> Result<Response, Response> {
     let status = ask(&queries, Query::Status).await?;
     // text/plain: whatever an image is called, nothing of it is markup
-    Ok(with_type(page::text(&status), "text/plain; charset=utf-8"))
+    Ok(with_type(text::page(&status), "text/plain; charset=utf-8"))
 }
 
 fn with_type(body: String, content_type: &'static str) -> Response {

@@ -1,7 +1,8 @@
-//! The status of a node as text, for the page at `/` and for `prepull pull`'s summary.
+//! The status of a node as text, for those who ask for `/` without a browser, and for `prepull pull`'s summary.
 
 use std::fmt::Write as _;
 
+use super::{cooldown, groups::downloaded};
 use crate::{
     cli::table::{bytes, table},
     error_text::one_line,
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// The whole page.
-pub fn text(status: &Status) -> String {
+pub fn page(status: &Status) -> String {
     let mut out = String::new();
     // writing into a String cannot fail
     let _ = writeln!(out, "prepull on {}", status.node);
@@ -25,6 +26,15 @@ pub fn text(status: &Status) -> String {
         for problem in &list.problems {
             let _ = writeln!(out, "  problem: {}", one_line(problem));
         }
+        for note in &list.notes {
+            let _ = writeln!(out, "  note: {}", one_line(note));
+        }
+    }
+    if let Some(ratio) = status.image_fs_used_ratio {
+        let _ = writeln!(out, "disk: {:.0} % of the image filesystem is used", ratio * 100.0);
+    }
+    for (registry, left) in &status.cooldowns {
+        let _ = writeln!(out, "registry: {} {}", one_line(registry), cooldown(*left));
     }
     let warm = if status.warm { "yes".to_owned() } else { format!("no: {}", status.not_warm_reason) };
     let _ = writeln!(out, "warm: {warm}\n");
@@ -55,6 +65,8 @@ fn detail(image: &ImageStatus) -> String {
     let parts = [
         image.class.map(|c| c.to_string()),
         image.elapsed_seconds.map(|s| format!("attempt {}, for {s} s", image.attempt)),
+        image.phase.map(str::to_owned),
+        downloaded(image),
         image.wait.map(|w| w.sentence().to_owned()),
         image.next_attempt.as_ref().map(|at| format!("attempt {} failed, next at {at}", image.attempt)),
         image.credential.as_ref().map(|c| format!("with {}", one_line(c))),
