@@ -25,6 +25,8 @@ pub mod registry;
 pub mod script;
 pub mod sources;
 pub mod stand_in;
+pub mod status_server;
+pub mod statuses;
 pub mod tcp_proxy;
 pub mod tenant;
 pub mod token_server;
