@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance idle static clean
+.PHONY: help demo test lint bench conformance idle screenshots static clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -37,6 +37,11 @@ idle: ## memory and CPU of an idle agent with 200 images, over a minute
 
 conformance: ## compares names, policies, credentials and plugins with the kubelet's own packages (needs Go)
 	@PREPULL_TEST_REQUIRE_ALL=1 $(CARGO) test --test conformance
+
+screenshots: ## the pictures in docs/images, of a real agent's status page in Chromium
+	@hack/install-parts --optional
+	@$(CARGO) build --quiet --bin prepull --example screenshots
+	@$(CARGO) run --quiet --example screenshots
 
 static: ## the static release binary, for the image and for users
 	@$(CARGO) rustc --release --bin prepull -- -C target-feature=+crt-static
