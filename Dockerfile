@@ -7,7 +7,7 @@
 #                                                               takes a static binary and a bundle from DIR and compiles nothing
 #
 # Every base is an argument, for mirrors and for machines that pull nothing.
-ARG BUILD_IMAGE=docker.io/library/rust:1.90-slim-bookworm
+ARG BUILD_IMAGE=docker.io/library/rust:1.91-slim-bookworm
 ARG FINAL_IMAGE=scratch
 
 # What both ways have in common. It stands first so that `prebuilt` depends on nothing that has to be pulled.

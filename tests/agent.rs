@@ -46,6 +46,9 @@ fn main() -> ExitCode {
         vec![
             trial("fake_cri::two_thousand_listed_five_hundred_present", Ok(()), |()| many()),
             trial("fake_cri::a_full_store_is_warm_at_once", Ok(()), |()| edges::warm_at_once()),
+            trial("fake_cri::an_edit_of_what_is_there_tells_nothing_missing", Ok(()), |()| {
+                edges::edit_of_what_is_there()
+            }),
             trial("fake_cri::bad_lists_never_lose_the_last_good_one", Ok(()), |()| edges::bad_lists()),
             trial("fake_cri::a_swapped_link_is_seen_within_a_second", Ok(()), |()| edges::swapped_link()),
             trial("fake_cri::a_swapped_parent_folder_is_seen_within_a_second", Ok(()), |()| edges::swapped_parent()),

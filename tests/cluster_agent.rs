@@ -212,7 +212,7 @@ async fn rotated(place: Place) -> Result<()> {
     let row = agent.until_image(PATIENCE, &image("app"), "BackOff").await?;
     let text = row["problems"].to_string();
     ensure!(
-        text.contains("secret rotated/login may not be read") && text.contains("component pull-secrets"),
+        text.contains("secret rotated/login may not be read") && text.contains("component team-lists"),
         "the missing right is named: {row:#}"
     );
     // the right comes, and the secret is not there yet
@@ -306,7 +306,10 @@ fn idle_time() -> Duration {
 async fn idle(place: Place) -> Result<()> {
     let tenant = place.tenant("idle").await?;
     let fake = FakeCri::start()?;
-    tenant.list(&list(&["a"])).await?;
+    let names: Vec<_> = (0..200).map(|n| format!("team/app-{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    fake.put(names.iter().map(|name| image(name)).collect::<Vec<_>>().iter().map(String::as_str))?;
+    tenant.list(&list(&names)).await?;
     let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
     agent.until_warm(PATIENCE).await?;
     sleep(Duration::from_secs(3)).await;
@@ -324,8 +327,10 @@ async fn idle(place: Place) -> Result<()> {
     );
     eprintln!("requests of a start: {:?}", begun.iter().map(|a| format!("{} {}", a.verb, a.uri)).collect::<Vec<_>>());
     eprintln!(
-        "idle for {:?}: {} renewals, {} KiB resident, {:.2} s of CPU",
+        "{} images, idle for {:?} with a live watch: {} other requests, {} renewals, {} KiB resident, {:.2} s of CPU",
+        names.len(),
         idle_time(),
+        asked.iter().filter(|a| a.verb != "watch").count(),
         asked.len() / 2,
         agent.resident_bytes()? / 1024,
         agent.cpu_seconds()? - cpu
@@ -356,6 +361,8 @@ async fn outage(part: ApiServerPart) -> Result<()> {
     server.open().await?;
     let admin = server.admin().await.context("admin")?;
     let maps: kube::Api<ConfigMap> = kube::Api::namespaced(admin, "outage");
+    let log = agent.log();
+    ensure!(!log.contains("ERROR"), "the agent tells an outage in its own words:\n{log}");
     let patch = json!({"data": {"images.yaml": list(&["after"])}});
     maps.patch("prepull", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(patch)).await?;
     let began = Instant::now();

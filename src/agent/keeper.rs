@@ -218,7 +218,9 @@ impl<R: Reporter> Keeper<R> {
         self.cluster.need(|needs| replace_if_new(&mut needs.secrets, secrets));
         self.reporter.turned(&self.stock);
         let warmth = self.stock.warmth();
-        if self.warm != Some(warmth.warm) && self.stock.list_read() && self.stock.looked() {
+        // what an edit added may be there: that it is missing is told when the look that the edit caused has ended
+        let known = self.stock.list_read() && self.stock.looked() && (warmth.warm || !self.looks.under_way());
+        if known && self.warm != Some(warmth.warm) {
             self.warm = Some(warmth.warm);
             self.reporter.warmth(&warmth);
             if warmth.warm && !self.warmed_once {

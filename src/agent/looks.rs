@@ -107,6 +107,11 @@ impl Looks {
         self.running.spawn(async move { runtime.look(targets, now).await });
     }
 
+    /// Whether one runs that may end at any moment.
+    pub(super) fn under_way(&self) -> bool {
+        self.slow_at.is_some()
+    }
+
     /// Whether another look is wanted already.
     pub(super) fn wanted_again(&self) -> bool {
         self.again && self.running.is_empty()

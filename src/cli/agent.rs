@@ -127,8 +127,8 @@ pub(super) fn local_node(name: Option<String>) -> NodeFacts {
 }
 
 fn start_logging(format: LogFormat, level: LevelFilter) {
-    // what kube has to say below an error is told by this agent, once for each change instead of once for each try
-    let libraries = if level > LevelFilter::INFO { level } else { level.min(LevelFilter::ERROR) };
+    // what kube has to say is told by this agent, once for each change instead of once for each try, and with what was asked
+    let libraries = if level > LevelFilter::INFO { level } else { LevelFilter::OFF };
     let targets =
         Targets::new().with_default(level).with_targets([("kube_client", libraries), ("kube_runtime", libraries)]);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);

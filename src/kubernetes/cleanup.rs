@@ -25,12 +25,12 @@ pub async fn run(client: Client, name: String, taint_key: String, clock: Clock, 
     loop {
         let told = watch.next().await;
         if let Told::Lost(Trouble::Forbidden(why)) = &told {
-            left.send_replace(Some(format!("{why}; grant list and watch on nodes (component node-writes)")));
+            waits(&left, format!("{why}; grant list and watch on nodes (component node-writes)"));
             continue;
         }
         view = node::look(&view, told, &name);
         if let Some(problem) = &view.problem {
-            left.send_replace(Some(problem.clone()));
+            waits(&left, problem.clone());
             continue;
         }
         if is_clean(&view, &taint_key) {
@@ -46,17 +46,28 @@ pub async fn run(client: Client, name: String, taint_key: String, clock: Clock, 
             .build();
         while !writer.guarded().await {
             let why = "nothing may be written to the node, as the log says; keep component node-writes installed";
-            left.send_replace(Some(why.to_owned()));
+            waits(&left, why.to_owned());
             sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
         }
         if let Err(error) = remove(&writer, &view, &taint_key).await {
             let problem = Trouble::of_request(&error).to_string();
-            tracing::warn!(node = name, problem, "the node could not be cleaned; trying again");
-            left.send_replace(Some(problem));
+            waits(&left, format!("the node could not be cleaned: {problem}"));
             sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
             // looks at the node anew: what is there decides what is left to do
             watch.again();
         }
+    }
+}
+
+/// Notes why the Node is not clean yet, and tells each new reason once.
+fn waits(left: &watch::Sender<Option<String>>, why: String) {
+    let new = left.send_if_modified(|told| {
+        let new = told.as_ref() != Some(&why);
+        *told = Some(why.clone());
+        new
+    });
+    if new {
+        tracing::warn!(why, "the node is not clean yet; trying again");
     }
 }
 

@@ -75,7 +75,7 @@ impl ClusterSecrets {
         let api: Api<K> = Api::namespaced(self.0.clone(), namespace);
         match timeout(BOUND, api.get(&key.name.name)).await {
             Ok(Ok(object)) => Ok(object),
-            Ok(Err(error)) => Err(explained(key, namespace, &error)),
+            Ok(Err(error)) => Err(explained(key, namespace, self.0.default_namespace(), &error)),
             Err(_) => {
                 Err(format!("{key} could not be read: the API server did not answer within {} s", BOUND.as_secs()))
             }
@@ -100,8 +100,8 @@ impl Fetched {
     }
 }
 
-/// What went wrong with an object, and what to do.
-fn explained(key: &ObjectKey, namespace: &str, error: &kube::Error) -> String {
+/// What went wrong with an object, and what to do. The agent's own namespace tells which component grants the right.
+fn explained(key: &ObjectKey, namespace: &str, own: &str, error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if status.code == 404 => match key.kind {
             ObjectKind::Secret => {
@@ -111,8 +111,9 @@ fn explained(key: &ObjectKey, namespace: &str, error: &kube::Error) -> String {
         },
         kube::Error::Api(status) if status.code == 403 => {
             let resource = key.kind.resource();
+            let component = if namespace == own { "pull-secrets" } else { "team-lists, its folder team" };
             format!(
-                "{key} may not be read; grant get, list and watch on {resource} named {} in namespace {namespace} (component pull-secrets)",
+                "{key} may not be read; grant get, list and watch on {resource} named {} in namespace {namespace} (component {component})",
                 key.name.name
             )
         }

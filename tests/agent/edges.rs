@@ -42,6 +42,22 @@ pub(super) async fn warm_at_once() -> Result<()> {
     Ok(())
 }
 
+pub(super) async fn edit_of_what_is_there() -> Result<()> {
+    let fake = FakeCri::start()?;
+    let images = ["registry.example.com/app:1", "registry.example.com/other:1"];
+    fake.put(images)?;
+    let agent = agent(&fake.socket(), &list(&images[..1]))?;
+    agent.until_warm(PATIENCE).await?;
+    agent.edit(&list(&images))?;
+    let both =
+        |s: &Value| s["images"].as_array().is_some_and(|i| i.len() == 2 && i.iter().all(|i| i["state"] == "Present"));
+    agent.until(PATIENCE, "both are present", both).await?;
+    let log = agent.log();
+    ensure!(!log.contains("node is not warm"), "nothing was missing at any time:\n{log}");
+    ensure!(log.matches("node is warm").count() == 1, "warm once:\n{log}");
+    Ok(())
+}
+
 pub(super) async fn bad_lists() -> Result<()> {
     let fake = FakeCri::start()?;
     let image = "registry.example.com/app:1";

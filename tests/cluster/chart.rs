@@ -36,6 +36,12 @@ pub(crate) async fn schema(helm: Helm) -> Result<()> {
         "nodeDockerConfig.folder=/var/lib/kubelet",
         "runtime.kind=docker",
         "maxUnavailable=100%",
+        "maxUnavailable=0",
+        "maxUnavailable=0%",
+        "mountedList=true,readinessGate=true",
+        "mountedList=true,nodeWrites.fields={label}",
+        "mountedList=true,teamLists.namespace=team-a",
+        "settings.PREPULL_STARTUP_TAINT=acme.example/cold",
         "lists.images={}",
         "settings.RESYNC=5m",
         "image.digest=latest",
@@ -45,6 +51,9 @@ pub(crate) async fn schema(helm: Helm) -> Result<()> {
         let refused = template(&helm, &[wrong]).err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(refused.contains("values don't meet the specifications of the schema"), "{wrong}: {refused}");
     }
+    let refused =
+        template(&helm, &["existingList=mine,list.images={a:1}"]).err().map(|e| e.to_string()).unwrap_or_default();
+    ensure!(refused.contains("existingList and list.images exclude each other"), "{refused}");
     template(&helm, &["list.images={a:1,b:2}", "maxUnavailable=3", "settings.PREPULL_RESYNC=5m"]).map(drop)
 }
 
@@ -79,6 +88,10 @@ pub(crate) async fn same_objects((helm, kubectl): (Helm, Kubectl)) -> Result<()>
         (Overlay::of("overlays/crio"), "runtime.kind=crio"),
         (Overlay::of("overlays/openshift"), "openshift=true,runtime.kind=crio"),
         (Overlay::of("cleanup"), "cleanup=true,nodeWrites.fields={condition,label,taint}"),
+        (
+            Overlay::with(&["components/node-writes", "components/readiness-gate", "components/cleanup"]),
+            "cleanup=true,readinessGate=true,nodeWrites.fields={condition,label,taint}",
+        ),
     ];
     for (overlay, values) in pairs {
         let kustomize = by_name(overlay.render(&kubectl)?)?;

@@ -37,6 +37,26 @@ fn architecture() -> &'static str {
     if env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" }
 }
 
+/// The base that the Dockerfile compiles in is at least as new as what the crate asks for.
+pub(crate) async fn compiler((): ()) -> Result<()> {
+    let line = |file: &str, start: &str| -> Result<String> {
+        let text = fs::read_to_string(repository().join(file))?;
+        text.lines()
+            .find_map(|l| l.strip_prefix(start))
+            .map(str::to_owned)
+            .with_context(|| format!("no `{start}` in {file}"))
+    };
+    let minor = |version: &str| version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+    let wanted = line("Cargo.toml", "rust-version = ")?;
+    let base = line("Dockerfile", "ARG BUILD_IMAGE=docker.io/library/rust:")?;
+    let (wanted, has) = (minor(wanted.trim_matches('"')), minor(base.split('-').next().unwrap_or_default()));
+    ensure!(
+        wanted.is_some() && has >= wanted,
+        "the Dockerfile compiles with Rust {base}, Cargo.toml asks for {wanted:?}"
+    );
+    Ok(())
+}
+
 /// Builds the image with a name; no base image is pulled.
 fn build(buildah: &Buildah, name: &str, folder: &Path) -> Result<()> {
     let context = folder.join("image-context");

@@ -39,10 +39,12 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let trials = vec![
         trial("manifests::a_renamed_overlay_is_followed_into_cel", parts::kubectl(), manifests::renamed),
+        trial("manifests::renamed_together_with_other_parts", parts::kubectl(), manifests::renamed_with_others),
         trial("manifests::what_components_take_away", parts::kubectl(), manifests::mounted_list),
         trial("chart::lints", parts::helm(), chart::lints),
         trial("chart::values_are_checked", parts::helm(), chart::schema),
         trial("chart::renders_what_kustomize_renders", parts::chart(), chart::same_objects),
+        trial("image::its_compiler_is_new_enough", Ok(()), image::compiler),
         trial("image::buildah_builds_it", parts::buildah(), image::built),
         trial("manifests::the_api_server_takes_them_all", parts::cluster(), manifests::server_dry_run),
         trial("rights::of_the_base_and_nothing_else", parts::cluster(), rights::base),

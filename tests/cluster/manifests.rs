@@ -1,7 +1,7 @@
 //! What the manifests render to, and whether a real API server takes it.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     kube,
@@ -46,7 +46,8 @@ pub(crate) async fn renamed(kubectl: Kubectl) -> Result<()> {
     ensure!(taint.context("no variable startupTaint")?["expression"] == "'acme.example/cold'", "{taint:?}");
 
     let container = &object(&with, "DaemonSet", "prepull")?["spec"]["template"]["spec"]["containers"][0];
-    ensure!(container["args"][1] == "--configmap=$(POD_NAMESPACE)/acme-prepull", "{container:#}");
+    ensure!(container["args"][1] == "--configmap=$(POD_NAMESPACE)/$(CONFIGMAP_NAME)", "{container:#}");
+    ensure!(variable(container, "CONFIGMAP_NAME") == "acme-prepull", "{container:#}");
     ensure!(object(&with, "Role", "acme-prepull")?["rules"][0]["resourceNames"][0] == "acme-prepull");
     ensure!(
         object(&with, "Role", "node-events")?["metadata"]["namespace"] == "default",
@@ -56,6 +57,45 @@ pub(crate) async fn renamed(kubectl: Kubectl) -> Result<()> {
         let subject = &binding["subjects"][0];
         ensure!(subject["name"] == "acme-prepull" && subject["namespace"] == "images", "{binding:#}");
     }
+    Ok(())
+}
+
+fn variable<'a>(container: &'a Value, name: &str) -> &'a Value {
+    let variables = container["env"].as_array().into_iter().flatten();
+    variables.filter(|v| v["name"] == name).map(|v| &v["value"]).next().unwrap_or(&Value::Null)
+}
+
+/// The transformers leave alone what another component put in place of what they replace.
+pub(crate) async fn renamed_with_others(kubectl: Kubectl) -> Result<()> {
+    let rendered = |base, component, transformers: &[&'static str]| -> Result<Vec<Value>> {
+        Overlay {
+            base,
+            components: Vec::from_iter(component),
+            transformers: transformers.to_vec(),
+            namespace: Some("images"),
+            prefix: Some("acme-"),
+            ..Overlay::default()
+        }
+        .render(&kubectl)
+    };
+    let arguments = |objects: &[Value]| -> Result<Value> {
+        Ok(object(objects, "DaemonSet", "prepull")?["spec"]["template"]["spec"]["containers"][0]["args"].clone())
+    };
+    let cleanup = rendered(None, Some("components/cleanup"), &["transformers/names"])?;
+    ensure!(arguments(&cleanup)? == json!(["agent", "--cleanup"]));
+    let mounted = rendered(None, Some("components/mounted-list"), &["transformers/names"])?;
+    ensure!(arguments(&mounted)? == json!(["agent", "--images=/etc/prepull/images.yaml"]));
+    let volumes = &object(&mounted, "DaemonSet", "prepull")?["spec"]["template"]["spec"]["volumes"];
+    ensure!(
+        volumes.as_array().is_some_and(|v| v.iter().any(|v| v["configMap"]["name"] == "acme-prepull")),
+        "{volumes:#}"
+    );
+    let names = ["transformers/names", "transformers/openshift-names"];
+    let openshift = rendered(Some("overlays/openshift"), None, &names)?;
+    let wanted = &object(&openshift, "SecurityContextConstraints", "prepull")?["metadata"]["name"];
+    let template = &object(&openshift, "DaemonSet", "prepull")?["spec"]["template"];
+    ensure!(wanted == "acme-prepull" && template["metadata"]["annotations"]["openshift.io/required-scc"] == *wanted);
+    ensure!(object(&openshift, "Role", "prepull-scc")?["rules"][0]["resourceNames"][0] == *wanted);
     Ok(())
 }
 
