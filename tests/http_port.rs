@@ -26,8 +26,8 @@ use tokio::{
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
-/// A probe of the kubelet's waits this long by default.
-const PROBE: Duration = Duration::from_secs(1);
+/// Before the slow clients are given up, which would let anybody in.
+const PROBE: Duration = Duration::from_secs(4);
 
 async fn ask(server: &StatusServer, method: Method, path: &str, accept: &str) -> Answer {
     let request = Request::builder().method(method).uri(path).header("accept", accept);
