@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generated picture bench conformance idle static clean fuzz
+.PHONY: help demo test lint generated picture bench conformance fuzz screenshots idle static clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -65,6 +65,10 @@ fuzz: ## feeds every parser of foreign input with what reaches new code; FUZZ_SE
 	  name=$$(basename "$$target" .rs); \
 	  $(CARGO) fuzz run --sanitizer none "$$name" -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -print_final_stats=0 2>&1 | tail -n 1; \
 	done
+screenshots: ## the pictures in docs/images, of a real agent's status page in Chromium
+	@hack/install-parts --optional
+	@$(CARGO) build --quiet --bin prepull --example screenshots
+	@$(CARGO) run --quiet --example screenshots
 
 static: ## the static release binary, for the image and for users
 	@$(CARGO) rustc --release --bin prepull -- -C target-feature=+crt-static

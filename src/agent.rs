@@ -139,11 +139,7 @@ async fn serve(listen: SocketAddr, node: &str) -> anyhow::Result<mpsc::Receiver<
         .map_err(|e| anyhow::anyhow!("cannot listen on {listen}: {e}; choose another address with --listen"))?;
     tracing::info!(%listen, node, version = env!("CARGO_PKG_VERSION"), revision = env!("PREPULL_REVISION"), "prepull agent starts");
     let (sender, queries) = mpsc::channel(QUERY_QUEUE);
-    tokio::spawn(async move {
-        if let Err(e) = http::serve(listener, sender).await {
-            tracing::error!(error = %e, "the HTTP server ended");
-        }
-    });
+    tokio::spawn(http::serve(listener, sender));
     Ok(queries)
 }
 

@@ -37,16 +37,21 @@ pub fn one_line(text: &str) -> String {
         }
         match c {
             '\n' | '\r' | '\t' => out.push(' '),
-            c if c.is_control() || is_direction_mark(c) => out.extend(c.escape_unicode()),
+            c if c.is_control() || is_unseen(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
     out
 }
 
-/// Marks that turn the direction of text around could make a message read as another one.
-fn is_direction_mark(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Marks that are not seen themselves: they turn the direction of text around, break lines, or tell apart what looks the
+/// same, so that a text reads as another one.
+fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]
@@ -57,6 +62,7 @@ mod tests {
     #[test]
     fn control_characters_and_length_are_bounded() {
         assert_eq!(clean("a\nb\u{1b}[31mc\u{202e}d", &[]), "a b\\u{1b}[31mc\\u{202e}d");
+        assert_eq!(one_line("a\u{feff}b\u{2028}c\u{61c}d\u{e0041}"), "a\\u{feff}b\\u{2028}c\\u{61c}d\\u{e0041}");
         assert!(clean(&"x".repeat(1_000_000), &[]).chars().count() <= MAX_CHARACTERS + 1);
     }
 

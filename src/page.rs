@@ -1,65 +1,58 @@
-//! The status of a node as text, for the page at `/` and for `prepull pull`'s summary.
+//! The status of a node for people: as a web page, and as text. Pure.
 
-use std::fmt::Write as _;
+mod groups;
+pub mod html;
+pub mod text;
 
-use crate::{
-    cli::table::{bytes, table},
-    error_text::one_line,
-    status::{ImageStatus, Status},
-};
+use std::time::Duration;
 
-/// The whole page.
-pub fn text(status: &Status) -> String {
+/// A time as people say it, in its two largest units.
+fn spoken(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    match (hours, minutes, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, 0) => format!("{m} min"),
+        (0, m, s) => format!("{m} min {s} s"),
+        (h, 0, _) => format!("{h} h"),
+        (h, m, _) => format!("{h} h {m} min"),
+    }
+}
+
+/// A number with its thousands apart.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
     let mut out = String::new();
-    // writing into a String cannot fail
-    let _ = writeln!(out, "prepull on {}", status.node);
-    let runtime = match &status.runtime_problem {
-        Some(problem) => format!("does not answer: {}", one_line(problem)),
-        None if status.runtime.is_empty() => "has not answered yet".to_owned(),
-        None => status.runtime.clone(),
-    };
-    let _ = writeln!(out, "runtime: {runtime}");
-    for list in &status.lists {
-        let revision = if list.revision.is_empty() { "none read yet" } else { &list.revision };
-        let _ = writeln!(out, "list: {} (revision {revision})", one_line(&list.source));
-        for problem in &list.problems {
-            let _ = writeln!(out, "  problem: {}", one_line(problem));
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
         }
-    }
-    let warm = if status.warm { "yes".to_owned() } else { format!("no: {}", status.not_warm_reason) };
-    let _ = writeln!(out, "warm: {warm}\n");
-    out.push_str(&images(&status.images));
-    out
-}
-
-/// The images as a table, with errors and remedies below it.
-pub fn images(images: &[ImageStatus]) -> String {
-    let rows: Vec<_> = images
-        .iter()
-        .map(|i| [one_line(&i.image), i.state.to_owned(), i.size_bytes.map(bytes).unwrap_or_default(), detail(i)])
-        .collect();
-    let mut out = table(["IMAGE", "STATE", "SIZE", "DETAIL"], &rows);
-    for image in images.iter().filter(|i| i.remedy.is_some()) {
-        let class = image.class.map(|c| format!("{c}: ")).unwrap_or_default();
-        let message = image.message.as_deref().unwrap_or_default();
-        let remedy = image.remedy.as_deref().unwrap_or_default();
-        let _ = write!(out, "\n{}\n  {class}{}\n  {remedy}\n", one_line(&image.image), one_line(message));
-        for problem in &image.problems {
-            let _ = writeln!(out, "  credentials: {}", one_line(problem));
-        }
+        out.push(digit);
     }
     out
 }
 
-fn detail(image: &ImageStatus) -> String {
-    let parts = [
-        image.class.map(|c| c.to_string()),
-        image.elapsed_seconds.map(|s| format!("attempt {}, for {s} s", image.attempt)),
-        image.wait.map(|w| w.sentence().to_owned()),
-        image.next_attempt.as_ref().map(|at| format!("attempt {} failed, next at {at}", image.attempt)),
-        image.credential.as_ref().map(|c| format!("with {}", one_line(c))),
-        image.pinned.then(|| "pinned".to_owned()),
-        (image.state == "NotForThisNode").then(|| "selects other nodes".to_owned()),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+/// What a registry's cool-down means now.
+fn cooldown(left: Duration) -> String {
+    if left.as_secs() == 0 {
+        "is tried again with one pull".to_owned()
+    } else {
+        format!("is left alone for another {}", spoken(left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn times_have_two_units_at_most() {
+        let said = [0, 59, 60, 200, 3600, 7500, 90_061].map(|s| spoken(Duration::from_secs(s)));
+        assert_eq!(said, ["0 s", "59 s", "1 min", "3 min 20 s", "1 h", "2 h 5 min", "25 h 1 min"]);
+    }
 }

@@ -29,6 +29,8 @@ pub struct ListStatus {
     pub revision: Arc<str>,
     /// Everything that is wrong with the newest text, which need not be the one in force.
     pub problems: Vec<String>,
+    /// What its author should know though nothing is wrong, see [`crate::list::ImageList::notes`].
+    pub notes: Vec<String>,
 }
 
 impl ListStatus {
@@ -63,6 +65,9 @@ pub struct Status {
     /// Pulls under way.
     #[serde(skip)]
     pub pulls_in_flight: i64,
+    /// Required images that are in the store, and required images.
+    #[serde(skip)]
+    pub required: (usize, usize),
     /// Registries that are left alone, and for how long still.
     #[serde(skip)]
     pub cooldowns: Vec<(String, Duration)>,
@@ -75,7 +80,7 @@ pub struct Status {
 }
 
 /// One image.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageStatus {
     /// As written.
@@ -96,6 +101,9 @@ pub struct ImageStatus {
     pub attempt: u32,
     /// When the next attempt may begin, RFC 3339.
     pub next_attempt: Option<String>,
+    /// How long that is from now.
+    #[serde(skip)]
+    pub next_attempt_in: Option<Duration>,
     /// Bytes of the running download that are done.
     pub downloaded_bytes: Option<u64>,
     /// Bytes that it has in all.
@@ -140,6 +148,7 @@ impl Status {
             node: node.clone(),
             warm: warmth.warm,
             not_warm_reason: warmth.reason,
+            required: (warmth.present, warmth.required),
             images,
             pulls_in_flight: i64::try_from(pulling).unwrap_or(i64::MAX),
             cooldowns: stock.cooldowns().remaining(now).map(|(r, left)| (r.to_string(), left)).collect(),
@@ -200,6 +209,7 @@ impl ImageStatus {
             remedy: None,
             attempt: 0,
             next_attempt: None,
+            next_attempt_in: None,
             downloaded_bytes: None,
             total_bytes: None,
             phase: None,
@@ -242,6 +252,7 @@ impl ImageStatus {
                 self.remedy = Some(error.class.remedy().to_owned());
                 self.attempt = failures.count;
                 self.next_attempt = Some(rfc3339(*until, now, wall));
+                self.next_attempt_in = Some(until.since(now));
             }
             ImageState::Missing { .. } => {
                 self.reason = Some("ErrImageNeverPull");

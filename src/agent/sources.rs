@@ -132,10 +132,12 @@ impl Sources {
             source: name.clone(),
             revision: source.list.as_ref().map_or_else(|| "".into(), |l| l.revision.clone()),
             problems: source.problems.clone(),
+            notes: source.list.as_ref().map(|l| l.list.notes()).unwrap_or_default(),
         };
         let mut rows: Vec<_> = self.all().map(row).collect();
         if let Some((name, problem)) = self.selected.as_ref().and_then(|s| s.problem.as_ref().map(|p| (&s.name, p))) {
-            rows.push(ListStatus { source: name.clone(), revision: "".into(), problems: vec![problem.clone()] });
+            let problems = vec![problem.clone()];
+            rows.push(ListStatus { source: name.clone(), revision: "".into(), problems, notes: Vec::new() });
         }
         rows
     }

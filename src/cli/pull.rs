@@ -33,7 +33,7 @@ use crate::{
     image_ref::ImageRef,
     list::{Entry, EntrySpec, ImageList},
     metrics::Metrics,
-    page,
+    page::text,
     status::{ImageStatus, Status},
 };
 
@@ -118,7 +118,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     ending::nothing_follows(&mut status, matches!(asked, Asked::Images(_)));
     output::print(output.output, &status, |status| match status.images.as_slice() {
         [] => format!("{NO_IMAGES}\n"),
-        images => page::images(images),
+        images => text::images(images),
     })?;
     if let Some(problem) = &status.runtime_problem {
         output::note(&format!("prepull: {problem}"));

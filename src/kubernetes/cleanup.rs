@@ -25,12 +25,12 @@ pub async fn run(client: Client, name: String, taint_key: String, clock: Clock, 
     loop {
         let told = watch.next().await;
         if let Told::Lost(Trouble::Forbidden(why)) = &told {
-            waits(&left, format!("{why}; grant list and watch on nodes (component node-writes)"));
+            waits(&left, &format!("{why}; grant list and watch on nodes (component node-writes)"));
             continue;
         }
         view = node::look(&view, told, &name);
         if let Some(problem) = &view.problem {
-            waits(&left, problem.clone());
+            waits(&left, problem);
             continue;
         }
         if is_clean(&view, &taint_key) {
@@ -46,12 +46,12 @@ pub async fn run(client: Client, name: String, taint_key: String, clock: Clock, 
             .build();
         while !writer.guarded().await {
             let why = "nothing may be written to the node, as the log says; keep component node-writes installed";
-            waits(&left, why.to_owned());
+            waits(&left, why);
             sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
         }
         if let Err(error) = remove(&writer, &view, &taint_key).await {
             let problem = Trouble::of_request(&error).to_string();
-            waits(&left, format!("the node could not be cleaned: {problem}"));
+            waits(&left, &format!("the node could not be cleaned: {problem}"));
             sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
             // looks at the node anew: what is there decides what is left to do
             watch.again();
@@ -60,10 +60,10 @@ pub async fn run(client: Client, name: String, taint_key: String, clock: Clock, 
 }
 
 /// Notes why the Node is not clean yet, and tells each new reason once.
-fn waits(left: &watch::Sender<Option<String>>, why: String) {
+fn waits(left: &watch::Sender<Option<String>>, why: &str) {
     let new = left.send_if_modified(|told| {
-        let new = told.as_ref() != Some(&why);
-        *told = Some(why.clone());
+        let new = told.as_deref() != Some(why);
+        *told = Some(why.to_owned());
         new
     });
     if new {
