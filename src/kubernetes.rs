@@ -43,6 +43,9 @@ pub async fn client() -> Result<Client, ClusterError> {
     config.connect_timeout = Some(CONNECT_BOUND);
     config.read_timeout = Some(SILENCE_BOUND);
     config.reset_reader_on_write = true;
+    // kube's own retries of 429, 503 and 504 say nothing and wait up to 1000 s, or as long as the server says: after an
+    // outage of ten minutes a list would not be followed for ten more. Whoever asks tries again by rules of his own.
+    config.default_retry = false;
     let agent = HeaderValue::from_static(concat!("prepull/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
     Client::try_from(config).map_err(ClusterError::Client)
