@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance idle static clean
+.PHONY: help demo test lint bench conformance idle faults kill soak static clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -42,6 +42,21 @@ idle: ## memory and CPU of an idle agent with 200 images; with KUBEBUILDER_ASSET
 
 conformance: ## compares names, policies, credentials and plugins with the kubelet's own packages (needs Go)
 	@PREPULL_TEST_REQUIRE_ALL=1 $(CARGO) test --test conformance
+
+# how often each fault is brought about on each runtime, the agent is killed in all, and minutes the churn lasts
+FAULT_ROUNDS ?= 3
+KILLS ?= 300
+SOAK_SECONDS ?= 600
+RELIABILITY = hack/install-parts --optional && $(CARGO) test --test reliability --
+
+faults: ## every fault on every runtime, FAULT_ROUNDS times; writes the table of docs/reliability.md
+	@PREPULL_FAULT_ROUNDS=$(FAULT_ROUNDS) PREPULL_FAULT_TABLE="$(CURDIR)/docs/reliability.md" $(RELIABILITY) faults::
+
+kill: ## SIGKILL of the agent at KILLS random moments, a third of them on each runtime
+	@PREPULL_TEST_KILLS=$$(( $(KILLS) / 3 )) $(RELIABILITY) --nocapture kill::
+
+soak: ## ten simulated hours, and SOAK_SECONDS of churn on each runtime
+	@PREPULL_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(RELIABILITY) --nocapture soak::
 
 static: ## the static release binary, for the image and for users
 	@$(CARGO) rustc --release --bin prepull -- -C target-feature=+crt-static
