@@ -4,6 +4,8 @@
 use std::{collections::BTreeSet, env, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -17,6 +19,7 @@ use super::{
         sources::{docker_config, entry, flag, secret_yaml, write},
         stand_in::{Fault, StandIn, Target},
         tcp_proxy::TcpProxy,
+        trials::on_every_containerd,
     },
     watcher::{Needs, Seen, Store, Watcher, search},
 };
@@ -27,10 +30,24 @@ const LAYER: usize = 150_000;
 const MOST_GROWTH: u64 = 3 << 20;
 const MORE_FILES: usize = 4;
 
+/// How long it is to go on, where somebody said so.
+fn asked() -> Option<Duration> {
+    let seconds = env::var("PREPULL_TEST_SOAK_SECONDS").ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
 /// How long it goes on.
 fn time() -> Duration {
-    let seconds = env::var("PREPULL_TEST_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(60))
+    asked().unwrap_or(Duration::from_mins(1))
+}
+
+/// One on each runtime; on the newest alone where nobody asked for more than a minute.
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut all = on_every_containerd("soak::minutes_of_churn", on);
+    match asked() {
+        Some(_) => all,
+        None => all.split_off(all.len().saturating_sub(1)),
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +58,7 @@ struct Happened {
     restarts: usize,
 }
 
-pub(crate) async fn on(part: ContainerdPart) -> Result<()> {
+async fn on(part: ContainerdPart) -> Result<()> {
     let registry = Registry::start(RegistryKind::htpasswd("robot", super::stage::CANARY)).await?;
     let front = StandIn::before(&registry.host(), Fault::None)?;
     let network = TcpProxy::start(front.host())?;
@@ -79,7 +96,9 @@ pub(crate) async fn on(part: ContainerdPart) -> Result<()> {
     agent.edit("images: []\n")?;
     agent.until(PATIENCE, "the list is empty", |s| s["images"].as_array().is_some_and(Vec::is_empty)).await?;
     agent.edit(&list("5m", &images))?;
-    agent.until_warm(PATIENCE).await?;
+    // the empty list is warm too
+    let all = |s: &Value| s["images"].as_array().is_some_and(|i| i.len() == IMAGES) && s["warm"] == true;
+    agent.until(PATIENCE, "everything is there", all).await?;
     let there = containerd.images().await?;
     ensure!(images.iter().all(|image| there.contains(image)), "images are lost: {there:?}");
     let seen = watcher.finish().await?;

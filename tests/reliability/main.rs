@@ -45,9 +45,11 @@ fn main() -> ExitCode {
     let matrix = Matrix::default();
     let mut trials = matrix.trials(&faults);
     trials.extend(on_every_containerd("kill::at_random_moments", kill::at_random_moments));
-    trials.extend(on_every_containerd("soak::minutes_of_churn", churn::on));
+    trials.extend(churn::trials());
     trials.push(trial("soak::ten_simulated_hours", Ok(()), |()| simulated::ten_hours()));
-    trials.push(trial("panics::a_panicking_task_ends_the_process", Ok(()), |()| panics::ends_the_process()));
+    trials.push(trial("panics::a_panicking_task_ends_the_process", Ok(()), |()| {
+        std::future::ready(panics::ends_the_process())
+    }));
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Err(error) = matrix.write(&faults) {
         eprintln!("the table of faults was not written: {error:#}");

@@ -1,16 +1,10 @@
 //! The faults by name, what each run of them came to, and the table that docs/reliability.md shows.
 
-use std::{
-    collections::BTreeMap,
-    env, fs,
-    path::PathBuf,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use tokio::sync::watch;
 
 use super::{
     support::{
@@ -91,10 +85,13 @@ fn rounds() -> Option<usize> {
     env::var("PREPULL_FAULT_ROUNDS").ok()?.parse().ok()
 }
 
+/// What the runs of each fault came to.
+type Notes = BTreeMap<&'static str, Vec<Result<Came, String>>>;
+
 /// Everything that was run, by fault.
 #[derive(Clone, Default)]
 pub(crate) struct Matrix {
-    came: Arc<Mutex<BTreeMap<&'static str, Vec<Result<Came, String>>>>>,
+    came: Arc<watch::Sender<Notes>>,
 }
 
 impl Matrix {
@@ -141,8 +138,11 @@ impl Matrix {
     }
 
     fn note(&self, name: &'static str, came: &Result<Came>) {
-        let note = came.as_ref().map(Clone::clone).map_err(|error| format!("{error:#}"));
-        self.came.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().push(note);
+        let note = match came {
+            Ok(came) => Ok(came.clone()),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        self.came.send_modify(|all| all.entry(name).or_default().push(note));
     }
 
     /// Writes the table into the file that `PREPULL_FAULT_TABLE` names, between its markers.
@@ -156,7 +156,7 @@ impl Matrix {
     }
 
     fn table(&self, faults: &[Fault]) -> Result<String> {
-        let came = self.came.lock().unwrap_or_else(PoisonError::into_inner);
+        let came = self.came.borrow();
         let mut text = String::from(
             "| fault | what was done | what the agent does meanwhile | runs | result | slowest `/healthz` | memory after | well again after |\n|---|---|---|---|---|---|---|---|\n",
         );
@@ -176,8 +176,9 @@ impl Matrix {
             well_in_all += well.len();
             answers += well.iter().map(|came| came.seen.answers).sum::<usize>();
             compared += well.iter().map(|came| came.seen.compared).sum::<usize>();
-            text += &format!(
-                "| {} | {} | {} | {} | {result} | {} ms | {:+.1} MiB | {:.1} s |\n",
+            writeln!(
+                text,
+                "| {} | {} | {} | {} | {result} | {} ms | {:+.1} MiB | {:.1} s |",
                 fault.name.replace('_', " "),
                 fault.done,
                 fault.expected,
@@ -185,12 +186,13 @@ impl Matrix {
                 slowest.as_millis(),
                 grown as f64 / f64::from(1 << 20),
                 recovered.as_secs_f64()
-            );
+            )?;
         }
         ensure!(runs_in_all > 0, "no fault was run");
-        text += &format!(
-            "\n{runs_in_all} runs, {well_in_all} of them as they should be; `/healthz` answered {answers} times, and the status was compared with the runtime's own list {compared} times.\n"
-        );
+        writeln!(
+            text,
+            "\n{runs_in_all} runs, {well_in_all} of them as they should be; `/healthz` answered {answers} times, and the status was compared with the runtime's own list {compared} times."
+        )?;
         Ok(text)
     }
 }

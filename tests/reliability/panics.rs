@@ -33,7 +33,7 @@ pub(crate) fn as_child() {
     });
 }
 
-pub(crate) async fn ends_the_process() -> Result<()> {
+pub(crate) fn ends_the_process() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let log = folder.path().join("termination-log");
     fs::write(&log, "")?;

@@ -77,7 +77,7 @@ struct Shared {
 /// Where answers come from that do not go wrong.
 enum Behind {
     Image(Box<Image>),
-    Registry { host: String, client: Client<HttpConnector, Body> },
+    Registry { host: String, client: Box<Client<HttpConnector, Body>> },
 }
 
 /// Larger blobs of a real registry are layers: a configuration of these tests has a few hundred bytes.
@@ -91,7 +91,7 @@ impl StandIn {
 
     /// Passes everything on to the registry at `host`, and its answers back.
     pub fn before(host: &str, fault: Fault) -> Result<Self> {
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        let client = Box::new(Client::builder(TokioExecutor::new()).build_http());
         Self::with(Behind::Registry { host: host.to_owned(), client }, fault)
     }
 
