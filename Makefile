@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generated picture bench conformance fuzz screenshots idle static clean
+.PHONY: help demo test lint generated picture bench conformance fuzz faults kill soak screenshots idle static clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -65,10 +65,26 @@ fuzz: ## feeds every parser of foreign input with what reaches new code; FUZZ_SE
 	  name=$$(basename "$$target" .rs); \
 	  $(CARGO) fuzz run --sanitizer none "$$name" -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -print_final_stats=0 2>&1 | tail -n 1; \
 	done
+
 screenshots: ## the pictures in docs/images, of a real agent's status page in Chromium
 	@hack/install-parts --optional
 	@$(CARGO) build --quiet --bin prepull --example screenshots
 	@$(CARGO) run --quiet --example screenshots
+
+# how often each fault is brought about on each runtime, the agent is killed in all, and minutes the churn lasts
+FAULT_ROUNDS ?= 3
+KILLS ?= 300
+SOAK_SECONDS ?= 600
+RELIABILITY = hack/install-parts --optional && $(CARGO) test --test reliability --
+
+faults: ## every fault on every runtime, FAULT_ROUNDS times; writes the table of docs/reliability.md
+	@PREPULL_FAULT_ROUNDS=$(FAULT_ROUNDS) PREPULL_FAULT_TABLE="$(CURDIR)/docs/reliability.md" $(RELIABILITY) faults::
+
+kill: ## SIGKILL of the agent at KILLS random moments, a third of them on each runtime
+	@PREPULL_TEST_KILLS=$$(( $(KILLS) / 3 )) $(RELIABILITY) --nocapture kill::
+
+soak: ## ten simulated hours, and SOAK_SECONDS of churn on each runtime
+	@PREPULL_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(RELIABILITY) --nocapture soak::
 
 static: ## the static release binary, for the image and for users
 	@$(CARGO) rustc --release --bin prepull -- -C target-feature=+crt-static

@@ -8,6 +8,7 @@ pub mod events;
 pub mod gate;
 pub mod guard;
 pub mod node;
+mod pace;
 pub mod rotation;
 pub mod secrets;
 pub mod watch;
@@ -16,7 +17,7 @@ pub mod writes;
 use std::time::Duration;
 
 use http::{HeaderValue, header::USER_AGENT};
-use kube::{Client, Config};
+use kube::{Client, Config, client::ClientBuilder};
 
 /// A request that finds no open port is tried again soon enough by who makes it.
 const CONNECT_BOUND: Duration = Duration::from_secs(10);
@@ -43,7 +44,11 @@ pub async fn client() -> Result<Client, ClusterError> {
     config.connect_timeout = Some(CONNECT_BOUND);
     config.read_timeout = Some(SILENCE_BOUND);
     config.reset_reader_on_write = true;
+    // kube's own retries of 429, 503 and 504 say nothing and wait up to 1000 s, or as long as the server says: after an
+    // outage of ten minutes a list would not be followed for ten more. Whoever asks tries again by rules of his own.
+    config.default_retry = false;
     let agent = HeaderValue::from_static(concat!("prepull/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
-    Client::try_from(config).map_err(ClusterError::Client)
+    let builder = ClientBuilder::try_from(config).map_err(ClusterError::Client)?;
+    Ok(builder.with_layer(&pace::PaceLayer).build())
 }

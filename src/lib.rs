@@ -24,6 +24,7 @@ pub mod node_view;
 pub mod node_writes;
 pub mod notices;
 pub mod page;
+pub mod panics;
 pub mod plan;
 pub mod pull_secrets;
 pub mod puller;

@@ -2,9 +2,13 @@
 
 use std::process::ExitCode;
 
-use prepull::cli::{self, Cli, output};
+use prepull::{
+    cli::{self, Cli, output},
+    panics,
+};
 
 fn main() -> ExitCode {
+    panics::end_the_process();
     let cli = Cli::read();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -4,7 +4,7 @@ mod lists;
 mod values;
 mod writes;
 
-use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     agent::{self, Lists, ReadyWhen},
     list::{affinity::NodeFacts, units},
+    panics,
 };
 
 #[derive(Debug, clap::Args)]
@@ -67,6 +68,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // the daemon's alone: another command may run in the same container
+    panics::tell_in(Path::new(panics::TERMINATION_LOG));
     let Args {
         lists,
         writes,

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Secret as ApiSecret, ServiceAccount};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::watch::Trouble;
@@ -19,6 +19,9 @@ use crate::{
 
 /// A pull does not wait longer than this for one object: other credentials may do.
 const BOUND: Duration = Duration::from_secs(10);
+/// How often a busy API server is asked for one object, and the time between.
+const TRIES: usize = 4;
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Those of the API server.
 #[derive(Clone)]
@@ -73,7 +76,7 @@ impl ClusterSecrets {
             return Err(format!("{key} is named by a list without a namespace; put the list into a ConfigMap"));
         };
         let api: Api<K> = Api::namespaced(self.0.clone(), namespace);
-        match timeout(BOUND, api.get(&key.name.name)).await {
+        match timeout(BOUND, patiently(|| api.get(&key.name.name))).await {
             Ok(Ok(object)) => Ok(object),
             Ok(Err(error)) => Err(explained(key, namespace, self.0.default_namespace(), &error)),
             Err(_) => {
@@ -81,6 +84,23 @@ impl ClusterSecrets {
             }
         }
     }
+}
+
+/// Asks a server again that says that it is busy: a pull without its secret would fail for another reason than it has.
+async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, kube::Error>
+where
+    F: Future<Output = Result<T, kube::Error>>,
+{
+    let busy = |answer: &Result<T, kube::Error>| matches!(answer, Err(kube::Error::Api(status)) if matches!(status.code, 429 | 503 | 504));
+    let mut answer = ask().await;
+    for _ in 1..TRIES {
+        if !busy(&answer) {
+            break;
+        }
+        sleep(BETWEEN).await;
+        answer = ask().await;
+    }
+    answer
 }
 
 impl PullSecrets for ClusterSecrets {

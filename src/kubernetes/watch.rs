@@ -170,8 +170,8 @@ where
                 }
                 Some(Ok(Event::Apply(object))) => return Told::Applied(object),
                 Some(Ok(Event::Delete(object))) => return Told::Deleted(object),
-                // too old to be resumed: the watcher lists again by itself
-                Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => {}
+                // too old to be resumed: no trouble, it is listed again. Not at once, for a server may say so each time
+                Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => self.start_over(),
                 Some(Err(error)) => {
                     let trouble = Trouble::of(&error);
                     self.start_over();

@@ -174,6 +174,11 @@ impl Agent {
         self.process.ended()
     }
 
+    /// Kills it at once, and waits until it is gone.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.process.kill()
+    }
+
     /// Sends SIGTERM and tells the status and how long the end took.
     pub async fn terminate(&mut self, patience: Duration) -> Result<(ExitStatus, Duration)> {
         let began = Instant::now();

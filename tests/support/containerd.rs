@@ -29,6 +29,8 @@ const START: Duration = Duration::from_mins(1);
 pub struct Options {
     /// Keeps the images on a file system of this many bytes.
     pub disk: Option<u64>,
+    /// That file system is ext4 on a loop device, as on a node, and not in memory.
+    pub ext4: bool,
     /// containerd gives a pull up when it moved nothing for this long.
     pub progress_timeout: Option<Duration>,
 }
@@ -60,7 +62,7 @@ impl Containerd {
         let mut containerd = Self { part: part.clone(), process: None, client, folder };
         if let Some(size) = options.disk {
             // unmounted by the value that exists by now, whatever comes next
-            small_disk(&root, size)?;
+            if options.ext4 { loop_disk(&root, size)? } else { small_disk(&root, size)? }
         }
         for registry in registries {
             containerd.route(&registry.host(), &registry.upstream())?;
@@ -271,6 +273,25 @@ fn small_disk(root: &Path, size: u64) -> Result<()> {
         .status()
         .context("mount cannot be started")?;
     ensure!(status.success(), "a small file system cannot be mounted on {}", root.display());
+    Ok(())
+}
+
+/// A file with ext4 in it, beside the folder it is mounted on.
+fn loop_disk(root: &Path, size: u64) -> Result<()> {
+    let file = root.with_extension("ext4");
+    fs::File::create(&file)?.set_len(size)?;
+    for (program, arguments) in [("mkfs.ext4", &["-q", "-F", "-m", "0"][..]), ("mount", &["-o", "loop"][..])] {
+        let path = parts::find(program)
+            .with_context(|| format!("there is no {program}: install the packages e2fsprogs and mount"))?;
+        let mut command = Command::new(path);
+        command.args(arguments).arg(&file);
+        if program == "mount" {
+            command.arg(root);
+        }
+        let output = command.output().with_context(|| format!("{program} cannot be started"))?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{program} failed for {}: {}", file.display(), error.trim());
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use prepull::cri::{
-    ImageFsInfoRequest, ImageFsInfoResponse, ImageStatusRequest, ImageStatusResponse, ListImagesRequest,
+    Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageStatusRequest, ImageStatusResponse, ListImagesRequest,
     ListImagesResponse, PullImageRequest, PullImageResponse, RemoveImageRequest, RemoveImageResponse, StatusRequest,
     StatusResponse, VersionRequest, VersionResponse, image_service_server::ImageService,
     runtime_service_server::RuntimeService,
@@ -111,8 +111,13 @@ impl RuntimeService for Forward {
 #[tonic::async_trait]
 impl ImageService for Forward {
     async fn list_images(&self, request: Request<ListImagesRequest>) -> Result<Response<ListImagesResponse>, Status> {
-        self.pass(Method::ListImages, request, |mut to, request| async move { to.images.list_images(request).await })
-            .await
+        let mut answer = self
+            .pass(Method::ListImages, request, |mut to, request| async move { to.images.list_images(request).await })
+            .await?;
+        if let Some(bytes) = self.script.padding(Method::ListImages) {
+            answer.get_mut().images.push(Image { id: "x".repeat(bytes), ..Image::default() });
+        }
+        Ok(answer)
     }
 
     async fn image_status(

@@ -53,7 +53,15 @@ pub struct FakeCri {
 impl FakeCri {
     /// Starts one with an empty store.
     pub fn start() -> Result<Self> {
-        let server = UnixServer::new()?;
+        Self::on(UnixServer::new()?)
+    }
+
+    /// As [`FakeCri::start`], on the caller's own tokio runtime and by its clock.
+    pub fn start_here() -> Result<Self> {
+        Self::on(UnixServer::here()?)
+    }
+
+    fn on(server: UnixServer) -> Result<Self> {
         let fake = Fake {
             store: Arc::new(watch::Sender::new(Store::default())),
             offers: Arc::new(watch::Sender::new(BTreeMap::new())),
@@ -111,6 +119,11 @@ impl FakeCri {
         names
     }
 
+    /// How many pulls began of what was in the store already.
+    pub fn needless_pulls(&self) -> usize {
+        self.fake.store.borrow().needless
+    }
+
     /// Ends all connections and takes the socket away; the store stays.
     pub fn close(&mut self) {
         self.server.close();
@@ -127,6 +140,7 @@ impl FakeCri {
 #[derive(Debug, Default)]
 struct Store {
     images: BTreeMap<String, Image>,
+    needless: usize,
 }
 
 impl Store {
@@ -208,6 +222,10 @@ impl Fake {
         let name = ImageRef::parse(image).map_err(|_| {
             Status::unknown(format!("failed to parse image reference {image:?}: invalid reference format"))
         })?;
+        self.store.send_if_modified(|store| {
+            store.needless += usize::from(store.find(image).is_some());
+            false
+        });
         let offer = self.offers.borrow().get(image).cloned().unwrap_or_default();
         let login = request.auth.as_ref().map(Login::from);
         let allowed = |(user, password): &(String, String)| {

@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod agent;
+pub mod api_proxy;
 pub mod apiserver;
 pub mod background;
 pub mod browser;
@@ -14,6 +15,7 @@ pub mod containerd;
 pub mod cri;
 pub mod cri_proxy;
 pub mod fake_cri;
+pub mod garbage;
 pub mod http;
 pub mod images;
 pub mod journal;

@@ -159,6 +159,15 @@ pub fn docker_registry() -> Result<PathBuf, Missing> {
     })
 }
 
+/// What makes a file system for a disk of a test's own.
+pub fn mkfs() -> Result<PathBuf, Missing> {
+    find("mkfs.ext4").ok_or_else(|| Missing {
+        part: "mkfs.ext4".to_owned(),
+        sentence: "mkfs.ext4 is not installed: run hack/install-parts --optional, or install the package e2fsprogs"
+            .to_owned(),
+    })
+}
+
 /// A program in `PATH` or in the folders of system programs, which a user's `PATH` often lacks.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

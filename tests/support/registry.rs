@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -115,9 +116,7 @@ impl Registry {
             fs::write(folder.path().join("htpasswd"), format!("{user}:{hash}\n"))?;
         }
         if kind == RegistryKind::Tls {
-            let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
-            fs::write(folder.path().join("tls.crt"), made.cert.pem())?;
-            fs::write(folder.path().join("tls.key"), made.signing_key.serialize_pem())?;
+            certify(folder.path(), 2100)?;
         }
         let mut registry = Self { kind, port: 0, front: None, back: None, tokens, folder };
         let (front, port) = registry.launch_on_free_port("front").await?;
@@ -182,6 +181,12 @@ impl Registry {
             front.kill()?;
         }
         Ok(())
+    }
+
+    /// Starts it again with a certificate that is valid until the begin of a year, for HTTPS.
+    pub async fn restart_certified_until(&mut self, year: i32) -> Result<()> {
+        certify(self.folder.path(), year)?;
+        self.restart().await
     }
 
     /// Starts it again on the same port.
@@ -285,6 +290,17 @@ impl Registry {
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("there is no free port")?;
     Ok(listener.local_addr()?.port())
+}
+
+/// Writes a key and a certificate that is its own authority.
+fn certify(folder: &Path, until: i32) -> Result<()> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    fs::write(folder.join("tls.crt"), params.self_signed(&key)?.pem())?;
+    fs::write(folder.join("tls.key"), key.serialize_pem())?;
+    Ok(())
 }
 
 fn address(port: u16) -> String {

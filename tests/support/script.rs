@@ -13,6 +13,7 @@ enum Effect {
     Delay(Duration),
     Hang,
     Fail(Code, String),
+    Pad(usize),
 }
 
 /// What happens to which calls.
@@ -38,6 +39,11 @@ impl Rule {
     /// Calls fail at once.
     pub fn fail(method: Method, code: Code, message: &str) -> Self {
         Self::new(method, Effect::Fail(code, message.to_owned()))
+    }
+
+    /// Answers are so many bytes larger, where the server can pad them (`ListImages`).
+    pub fn pad(method: Method, bytes: usize) -> Self {
+        Self::new(method, Effect::Pad(bytes))
     }
 
     fn new(method: Method, effect: Effect) -> Self {
@@ -98,6 +104,15 @@ impl Script {
         self.0.send_modify(|rules| rules.all.clear());
     }
 
+    /// How much larger an answer is to be.
+    pub fn padding(&self, method: Method) -> Option<usize> {
+        let rules = self.0.borrow();
+        rules.all.iter().find_map(|(_, rule)| match rule.effect {
+            Effect::Pad(bytes) if rule.method == method => Some(bytes),
+            _ => None,
+        })
+    }
+
     /// Does to a call what the first rule that fits says.
     pub async fn apply(&self, method: Method, image: &str) -> Result<(), Status> {
         let mut found = None;
@@ -109,7 +124,7 @@ impl Script {
             false
         });
         match found {
-            None => Ok(()),
+            None | Some((_, Effect::Pad(_))) => Ok(()),
             Some((_, Effect::Delay(duration))) => {
                 tokio::time::sleep(duration).await;
                 Ok(())

@@ -25,6 +25,8 @@ pub struct Conditions {
     pub latency: Duration,
     /// Nothing moves, and nobody is told.
     pub frozen: bool,
+    /// New connections are reset at once, as near to refused as a proxy can come.
+    pub closed: bool,
 }
 
 /// What went through.
@@ -130,6 +132,9 @@ async fn accept(listener: TcpListener, target: String, line: Line) {
 }
 
 async fn connect(mut client: TcpStream, target: &str, line: &Line) -> std::io::Result<()> {
+    if line.conditions.borrow().closed {
+        return client.set_zero_linger();
+    }
     let mut resets = line.resets.subscribe();
     let mut server = match TcpStream::connect(target).await {
         Ok(server) => server,

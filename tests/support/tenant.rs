@@ -164,11 +164,22 @@ impl<'a> Tenant<'a> {
         Ok(())
     }
 
+    /// The kubeconfig of the agent's account.
+    pub fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
+    }
+
     /// Starts the agent as this account, in its pod as far as it can tell.
     pub fn agent(&self, program: &Path, socket: &Path, flags: &[&str]) -> Result<Agent> {
+        self.agent_by(&self.kubeconfig, program, socket, flags)
+    }
+
+    /// As [`Tenant::agent`], by another way to the API server.
+    pub fn agent_by(&self, kubeconfig: &str, program: &Path, socket: &Path, flags: &[&str]) -> Result<Agent> {
         let folder = tempfile::Builder::new().prefix("prepull-agent-").tempdir()?;
-        let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, &self.kubeconfig)?;
+        let path = folder.path().join("kubeconfig");
+        std::fs::write(&path, kubeconfig)?;
+        let kubeconfig = path;
         let environment = [
             ("KUBECONFIG", kubeconfig.display().to_string()),
             ("POD_NAME", "agent".to_owned()),

@@ -21,7 +21,7 @@ use ring::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::background::Background;
+use super::{background::Background, tcp_proxy::TcpProxy};
 
 const ISSUER: &str = "prepull tests";
 const SERVICE: &str = "prepull-tests";
@@ -41,7 +41,7 @@ pub struct TokenRequest {
 
 /// A running token server; it ends with its value.
 pub struct TokenServer {
-    address: String,
+    network: TcpProxy,
     certificate: String,
     shared: Arc<Shared>,
     _background: Background,
@@ -79,12 +79,18 @@ impl TokenServer {
             // it ends only with its runtime
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { address, certificate: path.to_string_lossy().into_owned(), shared, _background: background })
+        let network = TcpProxy::start(&address)?;
+        Ok(Self { network, certificate: path.to_string_lossy().into_owned(), shared, _background: background })
     }
 
-    /// Host and port that it listens on.
+    /// Host and port at which clients reach it.
     pub fn address(&self) -> &str {
-        &self.address
+        self.network.host()
+    }
+
+    /// The network before it.
+    pub fn network(&self) -> &TcpProxy {
+        &self.network
     }
 
     /// What was asked of it, oldest first.
@@ -95,7 +101,7 @@ impl TokenServer {
     /// The registry's side of it, as YAML.
     pub(super) fn settings(&self) -> Value {
         json!({
-            "realm": format!("http://{}/token", self.address),
+            "realm": format!("http://{}/token", self.address()),
             "service": SERVICE,
             "issuer": ISSUER,
             "rootcertbundle": self.certificate,
