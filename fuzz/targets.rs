@@ -28,10 +28,13 @@ use prepull::{
     stock::{Observation, Stock, stored_of},
 };
 use prost::Message as _;
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
+
+/// What is done with an input.
+pub(crate) type Target = fn(&[u8]);
 
 /// Name and body of every target.
-pub(crate) const ALL: [(&str, fn(&[u8])); 10] = [
+pub(crate) const ALL: [(&str, Target); 10] = [
     ("image_name", image_name),
     ("list", list),
     ("docker_config", docker_config),
@@ -49,14 +52,14 @@ const MOST_TOLD: usize = 20_000;
 
 /// Fit for a log line, a page and a terminal.
 fn told(message: &str) {
-    assert!(!message.chars().any(|c| c.is_control()), "a control character is told: {message:?}");
+    assert!(!message.chars().any(char::is_control), "a control character is told: {message:?}");
     assert!(message.len() < MOST_TOLD, "{} bytes are told", message.len());
 }
 
 /// Nothing of a login but its user name.
 fn no_secret(debug: &str, auth: &Auth) {
     let secrets = [Some(&auth.password), auth.identity_token.as_ref(), auth.registry_token.as_ref()];
-    for secret in secrets.into_iter().flatten().map(|s| s.expose_secret()) {
+    for secret in secrets.into_iter().flatten().map(ExposeSecret::expose_secret) {
         // short ones may stand there by chance, and a user name may be its own password
         assert!(
             secret.len() < 8 || auth.username.contains(secret) || !debug.contains(secret),
@@ -144,7 +147,9 @@ pub(crate) fn secret_manifest(data: &[u8]) {
         }
     }
     let (secrets, problems) = manifest::parse(data);
-    problems.iter().for_each(|problem| told(problem));
+    for problem in &problems {
+        told(problem);
+    }
     for secret in secrets {
         told(&secret.origin());
         match secret.docker_config() {
