@@ -2,7 +2,12 @@
 use std::{error::Error, path::Path, process::Command};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["proto/cri.proto"];
+    let files = [
+        "proto/cri.proto",
+        "proto/containerd-content.proto",
+        "proto/containerd-events.proto",
+        "proto/containerd-images.proto",
+    ];
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         // `AuthConfig` carries passwords: no derived Debug may ever print one.

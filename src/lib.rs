@@ -6,6 +6,7 @@ pub mod agent;
 pub mod backoff;
 pub mod cli;
 pub mod clock;
+pub mod containerd;
 pub mod cooldown;
 pub mod credentials;
 pub mod cri;
