@@ -152,7 +152,8 @@ async fn kinds(place: Place) -> Result<()> {
     create::<DaemonSet>(&tenant.api(), with_template("each", json!({}), always("r.io/daemonset:1"))).await?;
     let status = json!({"status": {"currentNumberScheduled": 7, "desiredNumberScheduled": 7, "numberMisscheduled": 0, "numberReady": 0}});
     tenant.api::<DaemonSet>().patch_status("each", &PatchParams::default(), &Patch::Merge(status)).await?;
-    let job = json!({"metadata": {"name": "once"}, "spec": {"parallelism": 5, "template": {"spec": pod("r.io/job:1")}}});
+    let job =
+        json!({"metadata": {"name": "once"}, "spec": {"parallelism": 5, "template": {"spec": pod("r.io/job:1")}}});
     create::<Job>(&tenant.api(), job).await?;
     let cron = json!({"metadata": {"name": "nightly"}, "spec": {"schedule": "@daily",
         "jobTemplate": {"spec": {"template": {"spec": pod("r.io/cronjob:1")}}}}});
@@ -180,11 +181,18 @@ async fn kinds(place: Place) -> Result<()> {
         "r.io/volume:1",
     ];
     ensure!(said.list()? == expected, "{said:#?}");
-    ensure!(said.out.contains("# 3 pods in kinds, by kinds/deployment/web\n- image: r.io/deployment:1\n"), "{}", said.out);
+    ensure!(
+        said.out.contains("# 3 pods in kinds, by kinds/deployment/web\n- image: r.io/deployment:1\n"),
+        "{}",
+        said.out
+    );
     let said = tenant.discover(&["-n", "kinds", "-o", "json"]).await?.ends(0)?;
     let data: Value = serde_json::from_str(&said.out)?;
     let first = &data["images"][0];
-    ensure!(first["image"] == expected[0] && first["pods"] == 7 && first["usedBy"][0] == "kinds/daemonset/each", "{data:#}");
+    ensure!(
+        first["image"] == expected[0] && first["pods"] == 7 && first["usedBy"][0] == "kinds/daemonset/each",
+        "{data:#}"
+    );
     let said = tenant.discover(&["-n", "kinds", "-o", "table"]).await?.ends(0)?;
     ensure!(said.out.starts_with("PODS  IMAGE") && said.out.lines().count() == 1 + expected.len(), "{}", said.out);
     Ok(())
@@ -235,7 +243,10 @@ async fn forbidden(place: Place) -> Result<()> {
     let arguments = ["-n", "closed", "-n", "forbidden", "-l", "app=web"];
     let said = tenant.discover(&arguments).await?.ends(1)?;
     ensure!(said.list()? == ["r.io/web:1"], "{said:#?}");
-    ensure!(said.err.contains("deployments.apps in namespace closed may not be read; grant list on deployments.apps"), "{said:#?}");
+    ensure!(
+        said.err.contains("deployments.apps in namespace closed may not be read; grant list on deployments.apps"),
+        "{said:#?}"
+    );
     ensure!(said.err.lines().count() == 6 && !said.err.contains("namespace forbidden"), "one line a kind: {said:#?}");
     // a right that is absent stays absent, so the rest is written all the same
     tenant.discover(&[&arguments[..], &["--into", "forbidden/found"]].concat()).await?.ends(1)?;
@@ -317,7 +328,12 @@ async fn edited(place: Place) -> Result<()> {
     tenant.discover(&arguments).await?.ends(0)?;
     let maps: Api<ConfigMap> = tenant.api();
     let by_hand = Patch::Merge(json!({"data": {"images.yaml": "images: [r.io/mine:1]"}}));
-    maps.patch("found", &PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() }, &by_hand).await?;
+    maps.patch(
+        "found",
+        &PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() },
+        &by_hand,
+    )
+    .await?;
     let said = tenant.discover(&arguments).await?.ends(1)?;
     ensure!(said.err.contains("was changed by somebody else") && said.err.contains("kubectl-edit"), "{said:#?}");
     ensure!(tenant.discovered("found").await?.data.is_some_and(|data| data["images.yaml"].contains("mine")));
@@ -345,13 +361,20 @@ async fn secrets(place: Place) -> Result<()> {
     let running = pod("r.io/running:1", json!({"serviceAccountName": "runner"}));
     create::<Deployment>(&tenant.api(), with_template("named", json!({}), named)).await?;
     create::<Deployment>(&tenant.api(), with_template("asleep", json!({"replicas": 0}), asleep)).await?;
-    create::<Pod>(&tenant.api(), json!({"metadata": {"name": "running", "labels": {"app": "running"}}, "spec": running})).await?;
+    create::<Pod>(
+        &tenant.api(),
+        json!({"metadata": {"name": "running", "labels": {"app": "running"}}, "spec": running}),
+    )
+    .await?;
     let entries = async |arguments: &[&str]| -> Result<(Value, String)> {
         let said = tenant.discover(&[&["-l", "app"], arguments].concat()).await?.ends(0)?;
         said.list()?;
         let list: Value = serde_yaml::from_str(&said.out)?;
         let entries = list["images"].as_array().context("no images")?;
-        Ok((entries.iter().map(|e| (e["image"].as_str().unwrap_or_default().to_owned(), e.clone())).collect(), said.err))
+        Ok((
+            entries.iter().map(|e| (e["image"].as_str().unwrap_or_default().to_owned(), e.clone())).collect(),
+            said.err,
+        ))
     };
     // without the right to read the account: said, and no reason to stop
     let (found, err) = entries(&["-n", "secrets"]).await?;

@@ -2,9 +2,7 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use super::{
-    NOT_SO, WRONG_USAGE, cluster::ClusterArgs, images::or_twin, output, output::Format, table::table,
-};
+use super::{NOT_SO, WRONG_USAGE, cluster::ClusterArgs, images::or_twin, output, output::Format, table::table};
 use crate::{
     discovery::{Detail, Found, FoundImage, ListText, Tally},
     kubernetes::{
@@ -95,7 +93,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(into) = into {
         if missed.iter().any(|missed| !missed.forbidden) {
             // the next run may see all of it, and until then the list is better as it was
-            output::note(&format!("prepull: nothing is written to the ConfigMap {into}, because not everything could be read"));
+            output::note(&format!(
+                "prepull: nothing is written to the ConfigMap {into}, because not everything could be read"
+            ));
             return Ok(ExitCode::from(NOT_SO));
         }
         complete &= write(&client, &into, &found, &place).await?;

@@ -32,11 +32,7 @@ fn deployment(namespace: &str, name: &str, replicas: u64, spec: Value) -> (Kind,
     (Kind::Deployment, json!({"metadata": metadata, "spec": {"replicas": replicas, "template": {"spec": spec}}}))
 }
 
-fn found_with(
-    home: Option<&str>,
-    objects: Vec<(Kind, Value)>,
-    accounts: &BTreeMap<String, Vec<String>>,
-) -> Found {
+fn found_with(home: Option<&str>, objects: Vec<(Kind, Value)>, accounts: &BTreeMap<String, Vec<String>>) -> Found {
     let mut tally = Tally::new(home.map(str::to_owned));
     for (kind, value) in objects {
         tally.add(kind, &object(value));
@@ -139,7 +135,8 @@ fn one_image_under_several_names_is_one_entry_under_the_usual_one() {
 
 #[test]
 fn a_list_names_only_the_secrets_that_it_may_use() {
-    let spec = |secret: &str| json!({"containers": [container("r.io/x:1")], "imagePullSecrets": [{"name": secret}, {}]});
+    let spec =
+        |secret: &str| json!({"containers": [container("r.io/x:1")], "imagePullSecrets": [{"name": secret}, {}]});
     let objects = || vec![pod("a", spec("ours")), pod("a", spec("also")), pod("b", spec("theirs"))];
     let at_home = found(Some("a"), objects());
     assert_eq!(*only(&at_home).image_pull_secrets, ["ours", "also"]);
@@ -147,7 +144,10 @@ fn a_list_names_only_the_secrets_that_it_may_use() {
     let elsewhere = found(None, objects());
     assert!(only(&elsewhere).image_pull_secrets.is_empty());
     let text = ListText::of(&elsewhere, "a and b", Detail::Stable).unwrap().text;
-    assert!(text.contains("# its pods have pull secrets that this list cannot use: a/also, a/ours, b/theirs\n"), "{text}");
+    assert!(
+        text.contains("# its pods have pull secrets that this list cannot use: a/also, a/ours, b/theirs\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -167,7 +167,10 @@ fn a_service_account_counts_where_no_pod_has_told_its_secrets() {
     assert_eq!(only(&found_with(Some("a"), waiting.clone(), &one)).service_account_name.as_deref(), Some("runner"));
     let both = secrets(&[("runner", &["acme"]), ("default", &["hub", "acme"])]);
     let both = only(&found_with(Some("a"), waiting.clone(), &both));
-    assert_eq!((&*both.image_pull_secrets, both.service_account_name), (&["hub".to_owned(), "acme".to_owned()][..], None));
+    assert_eq!(
+        (&*both.image_pull_secrets, both.service_account_name),
+        (&["hub".to_owned(), "acme".to_owned()][..], None)
+    );
     let running = [waiting, vec![pod("a", spec)]].concat();
     let one = secrets(&[("runner", &["acme"])]);
     assert!(only(&found_with(Some("a"), running, &one)).service_account_name.is_none());
@@ -211,7 +214,8 @@ fn an_image_goes_where_its_pods_may_run() {
     narrow["nodeSelector"] = json!({"gpu": "h100"});
     assert_eq!(entry(&[with(narrow)]).node_selector_terms[0].match_expressions.len(), 2);
     // a daemon's pod names its node; that is not where the image is wanted
-    let daemon = with(required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}])));
+    let daemon =
+        with(required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}])));
     for everywhere in [vec![gpu.clone(), with(json!({}))], vec![gpu.clone(), daemon.clone()], vec![daemon, gpu]] {
         let everywhere = entry(&everywhere);
         assert!(everywhere.node_selector.is_empty() && everywhere.node_selector_terms.is_empty());
@@ -220,7 +224,8 @@ fn an_image_goes_where_its_pods_may_run() {
 
 #[test]
 fn what_is_no_image_name_is_told_and_not_listed() {
-    let spec = json!({"containers": [container("r.io/UPPER:1"), container("a\n- image: evil"), container("r.io/x:1"), {}]});
+    let spec =
+        json!({"containers": [container("r.io/UPPER:1"), container("a\n- image: evil"), container("r.io/x:1"), {}]});
     let found = found(None, vec![deployment("a", "web", 1, spec)]);
     assert_eq!(counts(&found), [("r.io/x:1", 1)]);
     assert_eq!(found.problems.len(), 2);
@@ -247,7 +252,9 @@ fn what_does_not_fit_into_a_configmap_is_what_the_fewest_pods_use() {
     let name = |n: usize| format!("r.io/{}/{n}:1", "x".repeat(200));
     let found = found(
         None,
-        (0..6000).map(|n| deployment("a", "w", 6000 - n as u64, json!({"containers": [container(&name(n))]}))).collect(),
+        (0..6000)
+            .map(|n| deployment("a", "w", 6000 - n as u64, json!({"containers": [container(&name(n))]})))
+            .collect(),
     );
     let list = ListText::of(&found, "a", Detail::Stable).unwrap();
     assert!(list.text.len() <= 1_000_000 && list.left_out > 0);

@@ -198,7 +198,8 @@ impl Object {
         match kind {
             // what has ended runs nothing, and a static pod is its own kubelet's affair
             Kind::Pod => {
-                let gone = matches!(self.status.phase.as_str(), "Succeeded" | "Failed") || self.is_controlled_by("Node");
+                let gone =
+                    matches!(self.status.phase.as_str(), "Succeeded" | "Failed") || self.is_controlled_by("Node");
                 (!gone).then_some((spec, Pods::One))
             }
             Kind::Deployment | Kind::StatefulSet => Some((template()?, Pods::Wanted(spec.replicas.unwrap_or(1)))),

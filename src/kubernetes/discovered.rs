@@ -136,9 +136,7 @@ impl Failure {
     fn of(self, name: &ConfigMapName, done: &'static str) -> ApplyError {
         match self {
             Self::Api(status) if status.code == 403 => ApplyError::Forbidden(name.clone(), done),
-            Self::Api(status) => {
-                ApplyError::NoAnswer(name.clone(), done, Trouble::NoAnswer(one_line(&status.message)))
-            }
+            Self::Api(status) => ApplyError::NoAnswer(name.clone(), done, Trouble::NoAnswer(one_line(&status.message))),
             Self::Other(trouble) => ApplyError::NoAnswer(name.clone(), done, trouble),
         }
     }

@@ -131,7 +131,9 @@ fn told(kind: Kind, namespace: Option<&str>, trouble: &Trouble) -> String {
             format!("{what} in {place} may not be read; grant list on {what} there, or leave the namespace out")
         }
         (Trouble::Forbidden(_), None) => {
-            format!("{what} in {place} may not be read; grant list on {what} by a ClusterRole, or name namespaces with --namespace")
+            format!(
+                "{what} in {place} may not be read; grant list on {what} by a ClusterRole, or name namespaces with --namespace"
+            )
         }
         (other @ Trouble::NoAnswer(_), _) => format!("{what} in {place} could not be read: {other}"),
     }
