@@ -14,6 +14,7 @@ pub mod desired;
 pub mod discovery;
 pub mod error_class;
 pub mod error_text;
+pub mod fleet;
 pub mod http;
 pub mod image_ref;
 pub mod image_state;
