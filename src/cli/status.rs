@@ -26,7 +26,13 @@ pub(super) struct Args {
     #[arg(short, long, env = "PREPULL_NAMESPACE", value_name = "NAMESPACE", default_value = "prepull")]
     namespace: String,
     /// Labels of the agents' pods
-    #[arg(short = 'l', long, env = "PREPULL_SELECTOR", value_name = "SELECTOR", default_value = "app.kubernetes.io/name=prepull")]
+    #[arg(
+        short = 'l',
+        long,
+        env = "PREPULL_SELECTOR",
+        value_name = "SELECTOR",
+        default_value = "app.kubernetes.io/name=prepull"
+    )]
     selector: String,
     /// Ask every agent, not only those whose pods are not ready
     #[arg(long, env = "PREPULL_ALL")]

@@ -56,7 +56,11 @@ impl Answer {
     /// Reads one. The error says what came instead, without showing it.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(json).map_err(|e| {
-            format!("what answers is no agent of prepull: its answer cannot be read (line {}, column {})", e.line(), e.column())
+            format!(
+                "what answers is no agent of prepull: its answer cannot be read (line {}, column {})",
+                e.line(),
+                e.column()
+            )
         })
     }
 }

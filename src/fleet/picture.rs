@@ -168,8 +168,9 @@ fn follows_another(settings: &Settings, answer: &Answer, wanted: &[Wanted]) -> b
 }
 
 fn is_for(settings: &Settings, wanted: &Wanted) -> bool {
-    let selected = settings.selected.as_ref().is_some_and(|(namespace, _)| {
-        wanted.source.split_once('/').is_some_and(|(at, _)| at == namespace)
-    });
+    let selected = settings
+        .selected
+        .as_ref()
+        .is_some_and(|(namespace, _)| wanted.source.split_once('/').is_some_and(|(at, _)| at == namespace));
     selected || settings.configmaps.iter().any(|named| *named == wanted.source)
 }

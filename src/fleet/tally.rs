@@ -109,7 +109,8 @@ pub struct Tally {
 impl Tally {
     /// Counts an answer, and says how its node stands.
     pub fn add(&mut self, node: &Arc<str>, pod: &Arc<str>, answer: &Answer) -> NodeRow {
-        let mut row = NodeRow { node: node.clone(), pod: pod.clone(), asked: true, warm: answer.warm, ..NodeRow::default() };
+        let mut row =
+            NodeRow { node: node.clone(), pod: pod.clone(), asked: true, warm: answer.warm, ..NodeRow::default() };
         if !answer.warm {
             row.reason = one_line(answer.runtime_problem.as_deref().unwrap_or(&answer.not_warm_reason));
         }

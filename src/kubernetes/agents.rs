@@ -16,12 +16,7 @@ use std::{
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kube::{
-    Api, Client,
-    api::ListParams,
-    client::Body,
-    core::Status,
-};
+use kube::{Api, Client, api::ListParams, client::Body, core::Status};
 use tokio::time::timeout;
 
 use super::{secrets::patiently, watch::Trouble};
@@ -173,10 +168,8 @@ impl Asker {
 
     /// Through the API server's proxy.
     async fn proxied(&self, agent: &Agent) -> Result<Answer, NoWay> {
-        let uri = format!(
-            "/api/v1/namespaces/{}/pods/{}:{}/proxy{PATH}",
-            self.namespace, agent.pod, agent.settings.port
-        );
+        let uri =
+            format!("/api/v1/namespaces/{}/pods/{}:{}/proxy{PATH}", self.namespace, agent.pod, agent.settings.port);
         let request = http::Request::get(uri)
             .header(http::header::ACCEPT, "application/json")
             .body(Body::empty())
@@ -254,10 +247,9 @@ where
 {
     match Limited::new(body, MOST_BYTES).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
-        Err(e) if e.is::<http_body_util::LengthLimitError>() => Err(NoWay::Wrong(format!(
-            "its answer is longer than {} MiB, and was not read",
-            MOST_BYTES / 1024 / 1024
-        ))),
+        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
+            Err(NoWay::Wrong(format!("its answer is longer than {} MiB, and was not read", MOST_BYTES / 1024 / 1024)))
+        }
         Err(e) => Err(NoWay::Unreachable(one_line(&format!("its answer broke off: {e}")))),
     }
 }
@@ -265,6 +257,7 @@ where
 /// What the API server says for itself: its own message, else the beginning of what came.
 fn said(body: &[u8]) -> String {
     let message = serde_json::from_slice::<Status>(body).map(|status| status.message).unwrap_or_default();
-    let text = if message.is_empty() { String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned() } else { message };
+    let text =
+        if message.is_empty() { String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned() } else { message };
     one_line(text.trim())
 }

@@ -28,9 +28,11 @@ pub async fn of(client: &Client, agents: &[Agent]) -> Vec<Wanted> {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         let params = ListParams::default().labels(selector);
         match bounded(patiently(|| api.list(&params))).await {
-            Ok(maps) => lists.extend(maps.items.iter().map(|map| {
-                wanted(format!("{namespace}/{}", map.metadata.name.as_deref().unwrap_or_default()), map)
-            })),
+            Ok(maps) => {
+                lists.extend(maps.items.iter().map(|map| {
+                    wanted(format!("{namespace}/{}", map.metadata.name.as_deref().unwrap_or_default()), map)
+                }))
+            }
             Err(trouble) => {
                 let why = unread(&format!("the ConfigMaps with {selector} in namespace {namespace}"), &trouble);
                 let source = format!("{namespace}/({selector})");
@@ -44,12 +46,8 @@ pub async fn of(client: &Client, agents: &[Agent]) -> Vec<Wanted> {
 }
 
 async fn one(client: &Client, source: &str) -> Wanted {
-    let unknown = |problem: String| Wanted {
-        source: source.to_owned(),
-        revision: None,
-        problem: Some(problem),
-        passing: false,
-    };
+    let unknown =
+        |problem: String| Wanted { source: source.to_owned(), revision: None, problem: Some(problem), passing: false };
     let Some((namespace, name)) = source.split_once('/') else {
         return unknown(format!("`{source}` is no name of a ConfigMap"));
     };
@@ -60,10 +58,9 @@ async fn one(client: &Client, source: &str) -> Wanted {
             "there is no ConfigMap {source}, and the agents go by what it said last; create it with the key {}",
             configmaps::KEY
         )),
-        Err(trouble) => Wanted {
-            passing: !trouble.is_forbidden(),
-            ..unknown(unread(&format!("the ConfigMap {source}"), &trouble))
-        },
+        Err(trouble) => {
+            Wanted { passing: !trouble.is_forbidden(), ..unknown(unread(&format!("the ConfigMap {source}"), &trouble)) }
+        }
     }
 }
 
@@ -88,7 +85,9 @@ async fn bounded<T>(asked: impl Future<Output = Result<T, kube::Error>>) -> Resu
 fn unread(what: &str, trouble: &Trouble) -> String {
     match trouble {
         Trouble::Forbidden(_) => {
-            format!("{what} may not be read, so nobody knows whether the agents follow what is in there now; grant get on configmaps (the role prepull-viewer)")
+            format!(
+                "{what} may not be read, so nobody knows whether the agents follow what is in there now; grant get on configmaps (the role prepull-viewer)"
+            )
         }
         Trouble::NoAnswer(_) => format!("{what} could not be read: {trouble}"),
     }

@@ -1,10 +1,6 @@
 //! One look at the cluster after the other: the pods, the lists, and what agents answer.
 
-use std::{
-    collections::HashMap,
-    io::IsTerminal as _,
-    sync::Arc,
-};
+use std::{collections::HashMap, io::IsTerminal as _, sync::Arc};
 
 use futures::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -105,7 +101,9 @@ impl Rounds {
             Trouble::Forbidden(why) => anyhow::anyhow!(
                 "the pods of namespace {namespace} may not be listed: {why}; grant list on pods there (the role prepull-viewer), or see --namespace"
             ),
-            other @ Trouble::NoAnswer(_) => anyhow::anyhow!("the pods of namespace {namespace} could not be listed: {other}"),
+            other @ Trouble::NoAnswer(_) => {
+                anyhow::anyhow!("the pods of namespace {namespace} could not be listed: {other}")
+            }
         }
     }
 }

@@ -17,31 +17,38 @@ pub(super) fn whole(picture: &Picture, nodes: bool) -> String {
         out.push_str(&match (&list.problem, &list.revision) {
             (Some(problem), _) => format!("list {}: {problem}\n", list.source),
             (None, Some(revision)) => {
-                format!("list {} (revision {revision}): {} of {} agents that answered follow it\n", list.source, list.up_to_date, list.agents)
+                format!(
+                    "list {} (revision {revision}): {} of {} agents that answered follow it\n",
+                    list.source, list.up_to_date, list.agents
+                )
             }
             (None, None) => String::new(),
         });
     }
     if nodes {
         let rows: Vec<_> = picture.nodes.iter().map(node_row).collect();
-        out.push_str(&section(&table(["NODE", "WARM", "PRESENT", "PULLING", "WAITING", "FAILING", "WHY NOT"], &rows), !rows.is_empty()));
+        out.push_str(&section(
+            &table(["NODE", "WARM", "PRESENT", "PULLING", "WAITING", "FAILING", "WHY NOT"], &rows),
+            !rows.is_empty(),
+        ));
     } else {
         let rows: Vec<_> = picture.images.iter().map(image_row).collect();
-        out.push_str(&section(&table(["IMAGE", "NODES", "PRESENT", "PULLING", "WAITING", "FAILING", "MOST COMMON ERROR"], &rows), !rows.is_empty()));
+        out.push_str(&section(
+            &table(["IMAGE", "NODES", "PRESENT", "PULLING", "WAITING", "FAILING", "MOST COMMON ERROR"], &rows),
+            !rows.is_empty(),
+        ));
         out.push_str(&errors(&picture.images));
         let cold: Vec<_> = picture.nodes.iter().filter(|row| !row.reason.is_empty()).collect();
         if !cold.is_empty() {
-            let rows: Vec<_> = cold.iter().take(MOST_NAMED).map(|row| [row.node.to_string(), row.reason.clone()]).collect();
+            let rows: Vec<_> =
+                cold.iter().take(MOST_NAMED).map(|row| [row.node.to_string(), row.reason.clone()]).collect();
             out.push_str(&section(&table(["NOT WARM", "WHY"], &rows), true));
             out.push_str(&more(cold.len(), "--nodes shows all"));
         }
     }
     if !picture.silent.is_empty() {
-        let rows: Vec<_> = picture
-            .silent
-            .iter()
-            .map(|silent| [named(&silent.node, &silent.pod), silent.reason.clone()])
-            .collect();
+        let rows: Vec<_> =
+            picture.silent.iter().map(|silent| [named(&silent.node, &silent.pod), silent.reason.clone()]).collect();
         out.push_str(&section(&table(["NO ANSWER", "WHY"], &rows), true));
     }
     out
@@ -50,7 +57,10 @@ pub(super) fn whole(picture: &Picture, nodes: bool) -> String {
 /// How many are warm, who was asked, and what that means for the table.
 fn summary(picture: &Picture) -> String {
     if picture.agents == 0 {
-        return format!("no agent in namespace {}; see --namespace, and `kubectl -n {0} get daemonset`", picture.namespace);
+        return format!(
+            "no agent in namespace {}; see --namespace, and `kubectl -n {0} get daemonset`",
+            picture.namespace
+        );
     }
     let mut text = format!("{} of {} nodes warm", picture.warm, picture.agents);
     if picture.not_asked > 0 {
@@ -139,7 +149,11 @@ fn errors(images: &[ImageCount]) -> String {
     }
     let mut out = String::new();
     for (class, image) in each {
-        out.push_str(&format!("\n{class}, for instance {}: {}\n", image.image, image.message.as_deref().unwrap_or("no more is known")));
+        out.push_str(&format!(
+            "\n{class}, for instance {}: {}\n",
+            image.image,
+            image.message.as_deref().unwrap_or("no more is known")
+        ));
         if let Some(remedy) = &image.remedy {
             out.push_str(&format!("  {remedy}\n"));
         }
