@@ -79,6 +79,11 @@ impl Marks {
     pub fn of(limits: &Limits) -> Self {
         Self { max: limits.max_disk_usage, resume: limits.resume_disk_usage }
     }
+
+    /// For who pulls all the same: that the disk is above the upper mark.
+    pub fn warning(self, usage: Usage) -> Option<String> {
+        (self.max < 100 && usage.above(self.max, 0)).then(|| stop::warning(usage, self))
+    }
 }
 
 impl Default for Marks {
@@ -272,7 +277,8 @@ impl DiskGuard {
 
     /// Whether there is so little space that what is required comes first.
     pub fn is_short(&self, now: Moment) -> bool {
-        self.is_on() && (self.usage.is_some_and(|usage| !usage.below(self.marks.resume)) || self.node_stop(now).is_some())
+        self.is_on()
+            && (self.usage.is_some_and(|usage| !usage.below(self.marks.resume)) || self.node_stop(now).is_some())
     }
 
     fn is_on(&self) -> bool {

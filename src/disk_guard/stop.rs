@@ -81,7 +81,8 @@ impl Stop {
                 super::LEAST_INODES
             ),
             Self::NodePressure => {
-                "the node has the condition DiskPressure: the kubelet makes room and would collect what is pulled now".to_owned()
+                "the node has the condition DiskPressure: the kubelet makes room and would collect what is pulled now"
+                    .to_owned()
             }
             Self::Contested { image, until } => format!(
                 "{} was removed from the store twice within {} minutes, so somebody makes room there; pulls go on in {} s",
@@ -136,6 +137,17 @@ impl Stop {
             }
         }
     }
+}
+
+/// For who pulls all the same.
+pub(super) fn warning(usage: Usage, marks: Marks) -> String {
+    format!(
+        "the image filesystem is {} full ({} of {} available), and above {} % (maxDiskUsage) an agent pulls nothing; the kubelet may collect what is pulled now",
+        percent(usage.ratio()),
+        bytes(usage.available),
+        bytes(usage.capacity),
+        marks.max
+    )
 }
 
 /// Rounded up as the kubelet does, so that what is above a mark never reads as if it stood on it.

@@ -59,7 +59,10 @@ fn what_cannot_be_seen_stops_nothing() {
     guard.measured(None);
     guard.removed(&key("a"), 90 * GIB, at(0));
     guard.refused(&key("b"));
-    assert_eq!((guard.node_stop(at(0)), guard.image_stop(&key("a"), 0), guard.image_stop(&key("b"), 0)), (None, None, None));
+    assert_eq!(
+        (guard.node_stop(at(0)), guard.image_stop(&key("a"), 0), guard.image_stop(&key("b"), 0)),
+        (None, None, None)
+    );
 }
 
 #[test]

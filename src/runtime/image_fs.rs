@@ -6,12 +6,7 @@ use rustix::io::Errno;
 use tonic::Status;
 
 use super::{Runtime, bounded};
-use crate::{
-    cri::ImageFsInfoRequest,
-    disk_guard::Usage,
-    error_text::one_line,
-    io_pressure::some_avg10,
-};
+use crate::{cri::ImageFsInfoRequest, disk_guard::Usage, error_text::one_line, io_pressure::some_avg10};
 
 /// More than the kernel ever writes there.
 const PRESSURE_BYTES: u64 = 4096;
