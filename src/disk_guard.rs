@@ -17,6 +17,9 @@ use crate::{clock::Moment, desired::TargetKey, list::Limits};
 pub const AGAIN: Duration = Duration::from_mins(10);
 /// How long pulls stop at most for such a sign; it doubles from [`AGAIN`] on while it goes on.
 const LONGEST_HOLD: Duration = Duration::from_hours(1);
+/// The runtime may have found no space elsewhere than on the disk that can be seen: after this time an image is tried again
+/// though there is no more of it.
+const REFUSAL_COUNTS: Duration = Duration::from_hours(1);
 /// Below this share of free inodes, in percent, the kubelet begins to evict by itself.
 const LEAST_INODES: u64 = 5;
 /// Others write as well while an image is pulled: no image takes more than this many times what the runtime says.
@@ -104,8 +107,8 @@ struct Known {
     /// How often in a row it was removed again at once, and until when pulls stop for it.
     again: u32,
     held_until: Option<Moment>,
-    /// It found no room though so many bytes were available, or fewer inodes than there should be.
-    refused: Option<u64>,
+    /// It found no room though so many bytes were available, and when.
+    refused: Option<(u64, Moment)>,
 }
 
 /// A pull under way.
@@ -213,13 +216,14 @@ impl DiskGuard {
     }
 
     /// A pull found no space.
-    pub fn refused(&mut self, key: &TargetKey) {
+    pub fn refused(&mut self, key: &TargetKey, now: Moment) {
         let running = self.running.remove(key);
         let Some(usage) = self.usage else { return };
         let known = self.known.entry(key.clone()).or_default();
         // what it shared with others it may have needed for itself alone; in vain once more, it needed more than that
         let share = running.map_or(usage.available, |r| r.available.unwrap_or(usage.available) / (r.others + 1));
-        known.refused = Some(share.max(known.refused.unwrap_or(0).saturating_mul(2)));
+        let before = known.refused.map_or(0, |(needs, _)| needs.saturating_mul(2));
+        known.refused = Some((share.max(before), now));
         self.stopped = self.is_on();
     }
 
@@ -253,15 +257,15 @@ impl DiskGuard {
     }
 
     /// Why this image is not pulled now, where `reserved` bytes are about to be written already.
-    pub fn image_stop(&self, key: &TargetKey, reserved: u64) -> Option<Stop> {
+    pub fn image_stop(&self, key: &TargetKey, reserved: u64, now: Moment) -> Option<Stop> {
         let (known, usage) = (self.known.get(key)?, self.usage?);
-        if let Some(needs) = known.refused {
+        if let Some((needs, _)) = known.refused.filter(|(_, at)| now.since(*at) < REFUSAL_COUNTS) {
             // without a margin an image would be tried again for every byte that comes free
             let needs = needs.saturating_add(usage.capacity / 100);
             if usage.lacks_inodes() {
                 return Some(Stop::Inodes { usage });
             }
-            if usage.available < needs && needs < usage.capacity {
+            if usage.available < needs {
                 return Some(Stop::Refused { usage, needs });
             }
         }

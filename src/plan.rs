@@ -203,6 +203,7 @@ struct Disk<'a> {
     required_first: bool,
     /// Bytes that pulls under way take.
     reserved: u64,
+    now: Moment,
 }
 
 impl<'a> Disk<'a> {
@@ -213,6 +214,7 @@ impl<'a> Disk<'a> {
             closed: guard.node_stop(now).is_some(),
             required_first: required_first(desired, states, guard, now),
             reserved: 0,
+            now,
         };
         for (target, _) in desired.targets.iter().zip(states).filter(|(_, state)| pulling(state)) {
             disk.add(target);
@@ -223,7 +225,7 @@ impl<'a> Disk<'a> {
     fn has_room(&self, target: &Target) -> bool {
         !self.closed
             && (target.required || !self.required_first)
-            && self.guard.image_stop(&target.key, self.reserved).is_none()
+            && self.guard.image_stop(&target.key, self.reserved, self.now).is_none()
     }
 
     fn add(&mut self, target: &Target) {
@@ -237,7 +239,7 @@ fn required_first(desired: &Desired, states: &[&ImageState], guard: &DiskGuard, 
     let short = guard.is_short(now);
     desired.targets.iter().zip(states).filter(|(target, _)| target.required).any(|(target, state)| match state {
         ImageState::Pending { .. } => {
-            target.policy != PullPolicy::Never && (short || guard.image_stop(&target.key, 0).is_some())
+            target.policy != PullPolicy::Never && (short || guard.image_stop(&target.key, 0, now).is_some())
         }
         ImageState::BackOff { error, .. } => error.class == ErrorClass::NoSpace && guard.needs_usage(),
         ImageState::Pulling { .. } => short,

@@ -252,7 +252,7 @@ impl Stock {
         let outcome = self.once_too_often(index, outcome);
         match &outcome {
             Outcome::Pulled { .. } => self.guard.pulled(key),
-            Outcome::Failed(error) if error.class == ErrorClass::NoSpace => self.guard.refused(key),
+            Outcome::Failed(error) if error.class == ErrorClass::NoSpace => self.guard.refused(key, now),
             Outcome::Failed(_) | Outcome::Interrupted => self.guard.ended(key),
         }
         match outcome {

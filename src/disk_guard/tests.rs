@@ -58,9 +58,9 @@ fn what_cannot_be_seen_stops_nothing() {
     guard.measured(used(90));
     guard.measured(None);
     guard.removed(&key("a"), 90 * GIB, at(0));
-    guard.refused(&key("b"));
+    guard.refused(&key("b"), at(0));
     assert_eq!(
-        (guard.node_stop(at(0)), guard.image_stop(&key("a"), 0), guard.image_stop(&key("b"), 0)),
+        (guard.node_stop(at(0)), guard.image_stop(&key("a"), 0, at(0)), guard.image_stop(&key("b"), 0, at(0))),
         (None, None, None)
     );
 }
@@ -70,11 +70,11 @@ fn a_collected_image_comes_back_when_it_fits() {
     let mut guard = DiskGuard::default();
     guard.measured(used(70));
     guard.removed(&key("a"), 10 * GIB, at(0));
-    assert_eq!(guard.image_stop(&key("a"), 0), None, "70 and 10 are not above 80");
-    assert_eq!(name(guard.image_stop(&key("a"), 1)), Some("NoRoom"), "another one takes its place");
+    assert_eq!(guard.image_stop(&key("a"), 0, at(0)), None, "70 and 10 are not above 80");
+    assert_eq!(name(guard.image_stop(&key("a"), 1, at(0))), Some("NoRoom"), "another one takes its place");
     guard.measured(used(71));
-    assert_eq!(name(guard.image_stop(&key("a"), 0)), Some("NoRoom"));
-    assert_eq!(guard.image_stop(&key("b"), 0), None, "of others nothing is known");
+    assert_eq!(name(guard.image_stop(&key("a"), 0, at(0))), Some("NoRoom"));
+    assert_eq!(guard.image_stop(&key("b"), 0, at(0)), None, "of others nothing is known");
 }
 
 #[test]
@@ -128,12 +128,13 @@ fn no_space_waits_until_there_is_more() {
     guard.measured(used(70));
     guard.began(&key("a"));
     guard.measured(used(99));
-    guard.refused(&key("a"));
+    guard.refused(&key("a"), at(0));
     guard.measured(used(70));
-    assert_eq!(name(guard.image_stop(&key("a"), 0)), Some("Refused"), "what it had was not enough");
+    assert_eq!(name(guard.image_stop(&key("a"), 0, at(0))), Some("Refused"), "what it had was not enough");
     assert!(guard.needs_usage());
+    assert_eq!(guard.image_stop(&key("a"), 0, at(3600)), None, "space may have been missing where nobody looks");
     guard.measured(used(69));
-    assert_eq!(guard.image_stop(&key("a"), 0), None);
+    assert_eq!(guard.image_stop(&key("a"), 0, at(0)), None);
     guard.began(&key("a"));
     guard.pulled(&key("a"));
     assert!(!guard.needs_usage());
@@ -145,13 +146,13 @@ fn images_that_failed_together_are_tried_apart_and_not_for_ever() {
     guard.set_marks(Marks::OFF);
     guard.measured(used(70));
     let mut tries = 0;
-    while guard.image_stop(&key("a"), 0).is_none() {
+    while guard.image_stop(&key("a"), 0, at(0)).is_none() {
         tries += 1;
         for image in ["a", "b", "c"] {
             guard.began(&key(image));
         }
         for image in ["a", "b", "c"] {
-            guard.refused(&key(image));
+            guard.refused(&key(image), at(0));
         }
         assert!(tries < 10);
     }
@@ -163,7 +164,7 @@ fn no_space_under_the_marks_goes_on_below_the_lower_one() {
     let mut guard = DiskGuard::default();
     guard.measured(used(79));
     guard.began(&key("a"));
-    guard.refused(&key("a"));
+    guard.refused(&key("a"), at(0));
     assert_eq!(name(guard.node_stop(at(0))), Some("Full"));
     guard.measured(used(76));
     assert_eq!(name(guard.node_stop(at(0))), Some("Full"));
@@ -193,5 +194,5 @@ fn what_is_no_longer_wanted_is_forgotten() {
     guard.removed(&key("a"), 10 * GIB, at(0));
     guard.began(&key("b"));
     guard.retain(|key| &*key.canonical == "c");
-    assert_eq!((guard.image_stop(&key("a"), 0), guard.known.len(), guard.running.len()), (None, 0, 0));
+    assert_eq!((guard.image_stop(&key("a"), 0, at(0)), guard.known.len(), guard.running.len()), (None, 0, 0));
 }

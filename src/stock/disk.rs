@@ -80,7 +80,7 @@ impl Stock {
         let stop = self
             .guard
             .node_stop(now)
-            .or_else(|| self.guard.image_stop(&target.key, self.reserved))
+            .or_else(|| self.guard.image_stop(&target.key, self.reserved, now))
             .or_else(|| required_first.then_some(Stop::RequiredFirst))?;
         Some((Wait::Disk, stop.why(now), stop.remedy()))
     }
