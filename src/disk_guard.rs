@@ -167,6 +167,10 @@ impl DiskGuard {
 
     /// The API server said whether the Node has the condition `DiskPressure`.
     pub fn set_node_pressure(&mut self, pressure: bool) {
+        if self.node_pressure && !pressure {
+            // the sign stood for what is known better now
+            self.contested = None;
+        }
         self.node_pressure = pressure;
     }
 

@@ -12,8 +12,8 @@ use crate::{
     image_state::{ImageState, Wait},
 };
 
-/// Older than this, nothing begins by what is known of the disk and its load.
-const FRESH: Duration = Duration::from_secs(1);
+/// Older than this, nothing begins by what is known of the disk and its load: a look takes no longer.
+const FRESH: Duration = Duration::from_millis(100);
 /// How often they are looked at while something waits for them.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
 

@@ -179,7 +179,10 @@ fn the_node_and_its_inodes_have_a_say() {
     guard.set_node_pressure(true);
     assert_eq!(guard.node_stop(at(0)), Some(Stop::NodePressure));
     assert!(guard.is_short(at(0)));
+    guard.removed(&key("a"), 1, at(0));
+    guard.removed(&key("a"), 1, at(0));
     guard.set_node_pressure(false);
+    assert_eq!(guard.node_stop(at(0)), None, "what was removed under pressure is no sign after its end");
     guard.measured(Some(Usage { inodes_free: 49, ..used(10).unwrap() }));
     assert_eq!(name(guard.node_stop(at(0))), Some("Inodes"));
     guard.set_marks(Marks::OFF);

@@ -131,7 +131,7 @@ fn a_full_disk_holds_everything_and_is_looked_at_again() {
 #[test]
 fn nothing_begins_by_what_the_disk_was_like_earlier() {
     let wanted = desired("images: [a.io/x:1]");
-    for (measured, begins) in [(None, false), (Some(at(3)), false), (Some(at(4)), true)] {
+    for (measured, begins) in [(None, false), (Some(at(4)), false), (Some(at(5)), true)] {
         let gates = Gates { measured, ..ready(5) };
         let plan = guarded(&wanted, &[queued()], &Cooldowns::default(), &disk(10), gates, 5);
         assert_eq!((plan.actions.len(), plan.measure), (usize::from(begins), !begins), "{measured:?}");

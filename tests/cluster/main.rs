@@ -15,6 +15,7 @@
 mod support;
 
 mod chart;
+mod disk;
 mod image;
 mod installation;
 mod kube;
@@ -76,6 +77,8 @@ fn main() -> ExitCode {
             monitoring::observed,
         ),
         trial("chart::lives_on_a_cluster", parts::cluster_and_helm(), chart::life),
+        // last, because it ends the cluster of the others
+        trial("disk::the_kubelet_collects_and_nobody_fights", parts::own_cluster(), disk::pressure),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     kube::down();
