@@ -196,7 +196,7 @@ pub(crate) async fn pressure(part: ClusterPart) -> Result<()> {
         .await?;
     eprintln!("collected, and waiting for the end of DiskPressure, {:?} after the disk filled up", began.elapsed());
     ensure!(node.has_pressure()?, "{waits:#}");
-    let end = Instant::now() + Duration::from_secs(15);
+    let end = Instant::now() + Duration::from_secs(10);
     while Instant::now() < end {
         for image in &images {
             // the first one, and one more where the kubelet tells of its pressure later than it acts on it
