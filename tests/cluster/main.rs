@@ -17,6 +17,7 @@ mod support;
 mod chart;
 mod discovery;
 mod fleet;
+mod disk;
 mod image;
 mod installation;
 mod kube;
@@ -84,6 +85,8 @@ fn main() -> ExitCode {
             monitoring::observed,
         ),
         trial("chart::lives_on_a_cluster", parts::cluster_and_helm(), chart::life),
+        // last, because it ends the cluster of the others
+        trial("disk::the_kubelet_collects_and_nobody_fights", parts::own_cluster(), disk::pressure),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     kube::down();
