@@ -46,6 +46,11 @@ pub async fn follow(
                 return;
             }
         }
+        // what was seen is old when somebody needs it again
+        seen.send_replace(NodeView::default());
+        if news.send(News::Node(NodeView::default())).await.is_err() {
+            return;
+        }
     }
 }
 
