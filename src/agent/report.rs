@@ -15,7 +15,7 @@ pub trait Reporter {
     fn warmth(&mut self, warmth: &Warmth);
     /// A list was read, with these problems; it may be out of use.
     fn list(&mut self, _list: &Arc<str>, _problems: &[String]) {}
-    /// The loop turned.
+    /// The loop turned, and no look is under way that may find what seems to be missing.
     fn turned(&mut self, _stock: &Stock) {}
 }
 
