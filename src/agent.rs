@@ -104,7 +104,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         Lists::Cluster { named, selected, options: cluster } => {
             let client = kubernetes::client().await?;
             let sources = wiring::lists(&client, named, selected, &list_sender);
-            let (cluster, reporter) = wiring::cluster(&client, &options.node.name, clock, cluster);
+            let (cluster, reporter) = wiring::cluster(&client, &options.node.name, clock, options.ready_when, cluster);
             (sources, cluster, Box::new(reporter))
         }
     };

@@ -229,10 +229,13 @@ impl<R: Reporter> Keeper<R> {
         };
         let secrets = self.rotation.wanted(in_back_off);
         self.cluster.need(|needs| replace_if_new(&mut needs.secrets, secrets));
-        self.reporter.turned(&self.stock);
         let warmth = self.stock.warmth();
         // what an edit added may be there: that it is missing is told when the look that the edit caused has ended
-        let known = self.stock.list_read() && self.stock.looked() && (warmth.warm || !self.looks.under_way());
+        let settled = warmth.warm || !self.looks.under_way();
+        if settled {
+            self.reporter.turned(&self.stock);
+        }
+        let known = self.stock.list_read() && self.stock.looked() && settled;
         if known && self.warm != Some(warmth.warm) {
             self.warm = Some(warmth.warm);
             self.reporter.warmth(&warmth);
@@ -314,9 +317,7 @@ impl<R: Reporter> Keeper<R> {
 
     /// The API server told something about this node.
     fn node(&mut self, view: &NodeView) {
-        if let Some(labels) = &view.labels {
-            self.node.labels = Some(labels.clone());
-        }
+        self.node.labels.clone_from(&view.labels);
         self.node_problem.clone_from(&view.problem);
         self.stock.node_pressure(view.disk_pressure);
         self.apply();

@@ -21,7 +21,7 @@ pub trait Reporter {
     fn disk(&mut self, _stop: Option<&Stop>, _now: Moment) {}
     /// Something of the disk cannot be seen, so that a limit has no effect. Told once.
     fn unseen(&mut self, _problem: &str) {}
-    /// The loop turned.
+    /// The loop turned, and no look is under way that may find what seems to be missing.
     fn turned(&mut self, _stock: &Stock) {}
 }
 

@@ -41,9 +41,8 @@ pub async fn follow(
                 return;
             }
         }
-        // nobody would hear of its end
-        let view = NodeView { disk_pressure: false, ..seen.borrow().clone() };
-        if !tell(view, &seen, &news).await {
+        // what was seen is old when somebody needs it again, and nobody would hear of the end of a pressure
+        if !tell(NodeView::default(), &seen, &news).await {
             return;
         }
     }
