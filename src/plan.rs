@@ -35,7 +35,14 @@ pub struct Plan {
     pub wake: Option<Moment>,
     /// Whether the disk and its load are to be looked at first: something that could begin was neither started nor held.
     pub measure: bool,
-    /// Whether only what is required may begin, because there is little space.
+    /// What the disk has room for.
+    pub room: Room,
+}
+
+/// What the disk has room for, apart from what stops all pulls or one image alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// What is required alone, because there is little space.
     pub required_first: bool,
     /// Bytes that pulls take which are under way or begin now, as far as is known.
     pub reserved: u64,
@@ -52,8 +59,8 @@ pub struct Gates {
     pub max_io_pressure: Option<f64>,
     /// How busy they are, where that can be seen.
     pub io_pressure: Option<f64>,
-    /// Whether nothing begins before the disk was looked at once, though nothing waits for it.
-    pub measure_first: bool,
+    /// Nothing waits for the disk or its load; it is looked at once before anything begins, for a warning.
+    pub unguarded: bool,
     /// When the disk and its load were last looked at.
     pub measured: Option<Moment>,
 }
@@ -84,7 +91,7 @@ pub fn plan(
     let mut disk = Disk::of(desired, states, guard, now);
     let most = desired.limits.parallel_pulls.get();
     let most_each = desired.limits.parallel_pulls_per_registry.unwrap_or(most);
-    let first = gates.measure_first && gates.measured.is_none();
+    let first = gates.unguarded && gates.measured.is_none();
     let measured = first || gates.max_io_pressure.is_some() || guard.needs_usage();
     let fresh = !measured || gates.measured_within(FRESH, now);
     for (index, (target, state)) in desired.targets.iter().zip(states).enumerate() {
@@ -112,8 +119,7 @@ pub fn plan(
             },
         }
     }
-    plan.required_first = disk.required_first;
-    plan.reserved = disk.reserved;
+    plan.room = disk.room;
     plan
 }
 
@@ -199,10 +205,7 @@ struct Disk<'a> {
     guard: &'a DiskGuard,
     /// Nothing at all.
     closed: bool,
-    /// What is required alone.
-    required_first: bool,
-    /// Bytes that pulls under way take.
-    reserved: u64,
+    room: Room,
     now: Moment,
 }
 
@@ -212,8 +215,7 @@ impl<'a> Disk<'a> {
         let mut disk = Self {
             guard,
             closed: guard.node_stop(now).is_some(),
-            required_first: required_first(desired, states, guard, now),
-            reserved: 0,
+            room: Room { required_first: required_first(desired, states, guard, now), reserved: 0 },
             now,
         };
         for (target, _) in desired.targets.iter().zip(states).filter(|(_, state)| pulling(state)) {
@@ -224,12 +226,12 @@ impl<'a> Disk<'a> {
 
     fn has_room(&self, target: &Target) -> bool {
         !self.closed
-            && (target.required || !self.required_first)
-            && self.guard.image_stop(&target.key, self.reserved, self.now).is_none()
+            && (target.required || !self.room.required_first)
+            && self.guard.image_stop(&target.key, self.room.reserved, self.now).is_none()
     }
 
     fn add(&mut self, target: &Target) {
-        self.reserved = self.reserved.saturating_add(self.guard.size(&target.key));
+        self.room.reserved = self.room.reserved.saturating_add(self.guard.size(&target.key));
     }
 }
 

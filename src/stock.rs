@@ -18,7 +18,7 @@ use crate::{
     disk_guard::DiskGuard,
     error_class::{ErrorClass, PullError},
     image_state::{Event, ImageState, Stored, UsedCredential, Wait, step},
-    plan::{self, Action, Gates, Plan},
+    plan::{self, Action, Gates, Plan, Room},
 };
 
 /// From so many interrupted pulls in a row on, an image waits before the next one.
@@ -76,11 +76,8 @@ pub struct Stock {
     cooldowns: Cooldowns,
     gates: Gates,
     guard: DiskGuard,
-    /// Neither a full disk nor a busy one keeps anything from being pulled.
-    unguarded: bool,
-    /// Of the last plan: whether what is required goes first, and how much pulls under way take.
-    required_first: bool,
-    reserved: u64,
+    /// As of the last plan.
+    room: Room,
     no_cool_down: bool,
     list_read: bool,
     looked: bool,
@@ -306,8 +303,7 @@ impl Stock {
     pub fn plan(&mut self, now: Moment) -> Plan {
         let states: Vec<&ImageState> = self.tracked.iter().map(|t| &t.state).collect();
         let mut plan = plan::plan(&self.desired, &states, &self.cooldowns, &self.guard, self.gates, now);
-        self.required_first = plan.required_first;
-        self.reserved = plan.reserved;
+        self.room = plan.room;
         plan.actions.retain(|action| match *action {
             Action::Start(_) => true,
             Action::Hold(index, why) => {

@@ -114,9 +114,10 @@ impl Reporter for LogReporter {
             return;
         }
         self.stopped = name;
-        match stop {
-            Some(stop) => tracing::warn!(why = stop.why(now), remedy = stop.remedy(), "the disk stops pulls"),
-            None => tracing::info!("the disk has room again: pulls go on"),
+        if let Some(stop) = stop {
+            tracing::warn!(why = stop.why(now), remedy = stop.remedy(), "the disk stops pulls");
+        } else {
+            tracing::info!("the disk has room again: pulls go on");
         }
     }
 

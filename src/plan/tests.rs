@@ -170,7 +170,7 @@ fn images_that_come_back_share_what_is_left() {
     }
     let plan = guarded(&wanted, &[queued(), queued(), queued()], &Cooldowns::default(), &guard, ready(0), 0);
     assert_eq!(plan.actions, [Action::Start(0), Action::Hold(1, Wait::Disk), Action::Start(2)]);
-    assert_eq!(plan.reserved, 15);
+    assert_eq!(plan.room.reserved, 15);
 }
 
 #[test]

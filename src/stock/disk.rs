@@ -14,15 +14,13 @@ impl Stock {
     /// Lets neither a full disk nor a busy one keep anything from being pulled.
     #[must_use]
     pub fn unguarded(mut self) -> Self {
-        self.unguarded = true;
-        // who is not guarded is warned
-        self.gates.measure_first = true;
+        self.gates.unguarded = true;
         self
     }
 
     /// That the disk would stop pulls, where nothing is guarded.
     pub fn disk_warning(&self) -> Option<String> {
-        let usage = self.guard.usage().filter(|_| self.unguarded)?;
+        let usage = self.guard.usage().filter(|_| self.gates.unguarded)?;
         Marks::of(&self.desired.limits).warning(usage)
     }
 
@@ -76,11 +74,11 @@ impl Stock {
             | ImageState::Invalid { .. }
             | ImageState::NotForThisNode => return None,
         }
-        let required_first = self.required_first && !target.required;
+        let required_first = self.room.required_first && !target.required;
         let stop = self
             .guard
             .node_stop(now)
-            .or_else(|| self.guard.image_stop(&target.key, self.reserved, now))
+            .or_else(|| self.guard.image_stop(&target.key, self.room.reserved, now))
             .or_else(|| required_first.then_some(Stop::RequiredFirst))?;
         Some((Wait::Disk, stop.why(now), stop.remedy()))
     }
@@ -96,8 +94,8 @@ impl Stock {
     /// A new list is in force.
     pub(super) fn guard_by_limits(&mut self) {
         let limits = &self.desired.limits;
-        self.guard.set_marks(if self.unguarded { Marks::OFF } else { Marks::of(limits) });
-        self.gates.max_io_pressure = limits.max_io_pressure.filter(|_| !self.unguarded);
+        self.guard.set_marks(if self.gates.unguarded { Marks::OFF } else { Marks::of(limits) });
+        self.gates.max_io_pressure = limits.max_io_pressure.filter(|_| !self.gates.unguarded);
         let index = &self.index;
         self.guard.retain(|key: &TargetKey| index.contains_key(key));
     }

@@ -18,7 +18,7 @@ const TICK: Duration = Duration::from_millis(120);
 /// What fits where stderr goes.
 pub(super) fn reporter() -> Box<dyn Reporter> {
     if std::io::stderr().is_terminal() {
-        Box::new(Bars { all: MultiProgress::new(), bars: HashMap::new(), warned: false })
+        Box::new(Bars { all: MultiProgress::new(), running: HashMap::new(), warned: false })
     } else {
         Box::new(Lines { warned: false })
     }
@@ -75,7 +75,7 @@ impl Reporter for Lines {
 /// For terminals: what runs moves, what ended stands above.
 struct Bars {
     all: MultiProgress,
-    bars: HashMap<Arc<str>, ProgressBar>,
+    running: HashMap<Arc<str>, ProgressBar>,
     warned: bool,
 }
 
@@ -89,10 +89,10 @@ impl Reporter for Bars {
             let again = if *attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
             bar.set_message(format!("{}: pulling{again}", one_line(&transition.image)));
             bar.enable_steady_tick(TICK);
-            self.bars.insert(transition.image.clone(), bar);
+            self.running.insert(transition.image.clone(), bar);
             return;
         }
-        if let Some(bar) = self.bars.remove(&transition.image) {
+        if let Some(bar) = self.running.remove(&transition.image) {
             bar.finish_and_clear();
         }
         if let Some(line) = line(transition) {
