@@ -19,6 +19,7 @@ use super::{
     link::LinkEvent,
     lists::ListUpdate,
     looks::{LookNews, Looks},
+    pins::Pins,
     rotation::Rotation,
     sources::{Change, SourceNames, Sources},
 };
@@ -100,6 +101,7 @@ pub struct Keeper<R> {
     looks: Looks,
     /// Why the store is not known as it is now.
     look_problem: Option<String>,
+    pins: Pins,
     pulls: JoinSet<Done>,
     /// Pulls under way, each with its number.
     pulling: HashMap<TargetKey, (u64, AbortHandle)>,
@@ -135,6 +137,8 @@ impl<R: Reporter> Keeper<R> {
             was_linked: false,
             looks: Looks::new(settings.resync),
             look_problem: None,
+            // what is pulled once may be but a part of what an agent has pinned
+            pins: Pins::new(settings.once.is_none()),
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
             begun: 0,
@@ -156,6 +160,11 @@ impl<R: Reporter> Keeper<R> {
                 Some(event) = inputs.link.recv() => self.link(event),
                 Some(news) = self.cluster.news() => self.cluster_news(news),
                 news = self.looks.news(), if self.runtime.is_some() => self.look_news(news),
+                news = self.pins.news() => {
+                    if self.pins.take(news, self.runtime.as_ref(), &self.stock) {
+                        self.look();
+                    }
+                }
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
@@ -265,6 +274,10 @@ impl<R: Reporter> Keeper<R> {
         }
         let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
+        if self.stock.find(&key).is_some_and(|index| self.stock.target(index).0.pin) {
+            // a pull replaces the record that it names, and its labels with it
+            self.pins.begin(self.runtime.as_ref(), &self.stock);
+        }
         let changed = failed && self.rotation.failed(&key, began, seen);
         if let Some(index) = self.stock.find(&key).filter(|_| changed) {
             self.stock.forgive(index, now);
@@ -349,6 +362,7 @@ impl<R: Reporter> Keeper<R> {
                 self.runtime = None;
                 self.runtime_problem = Some(reason);
                 self.looks.end();
+                self.pins.end();
                 self.look_problem = None;
                 self.stock.runtime_gone();
             }
@@ -370,6 +384,7 @@ impl<R: Reporter> Keeper<R> {
                 self.look_problem = None;
                 let first = !self.stock.looked() && self.stock.list_read();
                 self.stock.looked_at(&observation, self.clock.now());
+                self.pins.begin(self.runtime.as_ref(), &self.stock);
                 if first {
                     let Warmth { present, required, .. } = self.stock.warmth();
                     tracing::info!(present, required, "store looked at for the first time");
@@ -432,6 +447,7 @@ impl<R: Reporter> Keeper<R> {
             ..Status::of(&self.stock, self.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
         status.add_problems(&self.stock, |key| self.credential_problems.of(key));
+        self.pins.add_to(&mut status, &self.stock);
         status
     }
 }

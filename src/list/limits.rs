@@ -126,7 +126,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "limits.pullingNodes",
     "limits.maxDiskUsage",
     "limits.resumeDiskUsage",
-    "limits.maxPinnedSize",
     "limits.maxIOPressure",
     "limits.stallTimeout",
 ];
