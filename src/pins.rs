@@ -170,7 +170,8 @@ pub fn plan(pinning: &Pinning, records: &[Record]) -> Plan {
             }
         }
     }
-    let left_out: HashSet<&str> = plan.left_out.iter().filter_map(|l| by_name.get(&*l.name)).map(|r| &*r.digest).collect();
+    let left_out: HashSet<&str> =
+        plan.left_out.iter().filter_map(|l| by_name.get(&*l.name)).map(|r| &*r.digest).collect();
     for record in records.iter().filter(|r| r.ours && !keep.contains(r.name.as_str())) {
         let digest = record.digest.as_str();
         let known = pinning.complete || left_out.contains(digest);

@@ -150,7 +150,10 @@ impl Pins {
                 self.retry = (self.retry * 2).min(LONGEST_RETRY);
                 let (code, text) = (code_name(&status), one_line(status.message()));
                 let left_out = std::mem::take(&mut self.left_out);
-                self.tell(Some(format!("images cannot be pinned or unpinned: {name} answers {code}: {text}; trying again")), left_out);
+                self.tell(
+                    Some(format!("images cannot be pinned or unpinned: {name} answers {code}: {text}; trying again")),
+                    left_out,
+                );
                 // it may have changed something before it failed
                 return true;
             }

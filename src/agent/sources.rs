@@ -138,7 +138,13 @@ impl Sources {
         let mut rows: Vec<_> = self.all().map(row).collect();
         if let Some((name, problem)) = self.selected.as_ref().and_then(|s| s.problem.as_ref().map(|p| (&s.name, p))) {
             let problems = vec![problem.clone()];
-            rows.push(ListStatus { source: name.clone(), revision: "".into(), problems, notes: Vec::new(), pins: false });
+            rows.push(ListStatus {
+                source: name.clone(),
+                revision: "".into(),
+                problems,
+                notes: Vec::new(),
+                pins: false,
+            });
         }
         rows
     }

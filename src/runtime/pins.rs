@@ -46,8 +46,7 @@ impl Runtime {
             return self.without_pins(&records).await;
         }
         let plan = pins::plan(pinning, &records);
-        let mut pinned =
-            Pinned { changed: false, honoured, ours_left: plan.ours_left, left_out: plan.left_out };
+        let mut pinned = Pinned { changed: false, honoured, ours_left: plan.ours_left, left_out: plan.left_out };
         if pinned.honoured.is_none()
             && let Some(witness) = &plan.witness
         {
@@ -92,7 +91,8 @@ impl Runtime {
         let request = in_namespace(ListImagesRequest { filters: filters(pinning) });
         let mut client = self.containerd();
         let images = bounded(client.list(request)).await?.into_inner().images;
-        let sizes = if pinning.cap.is_some() && !pinning.wanted.is_empty() { self.sizes().await? } else { HashMap::new() };
+        let sizes =
+            if pinning.cap.is_some() && !pinning.wanted.is_empty() { self.sizes().await? } else { HashMap::new() };
         Ok(images.into_iter().map(|image| record(image, &sizes)).collect())
     }
 
