@@ -19,7 +19,7 @@ use support::{
 use tokio::time::{Instant, sleep};
 
 /// Long enough for a busy machine, and never waited for in full when all is well.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// The generation whose CRI does not know the label.
 const UNABLE: &str = "containerd-1.6::";
 const PINNED: &str = "io.cri-containerd.pinned=pinned";
@@ -62,7 +62,7 @@ fn pins<S: AsRef<str>>(images: &[S]) -> String {
 }
 
 /// Pinned, as the status says.
-fn shown<'a>(status: &'a Value) -> Vec<&'a str> {
+fn shown(status: &Value) -> Vec<&str> {
     let images = status["images"].as_array().map(Vec::as_slice).unwrap_or_default();
     images.iter().filter(|i| i["pinned"] == true).filter_map(|i| i["image"].as_str()).collect()
 }

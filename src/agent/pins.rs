@@ -177,9 +177,10 @@ impl Pins {
     fn tell(&mut self, problem: Option<String>, left_out: HashMap<Arc<str>, String>) {
         self.left_out = left_out;
         if self.problem != problem {
-            match &problem {
-                Some(problem) => tracing::warn!(%problem, "not every image is pinned that should be"),
-                None => tracing::info!("every image is pinned that should be"),
+            if let Some(problem) = &problem {
+                tracing::warn!(%problem, "not every image is pinned that should be");
+            } else {
+                tracing::info!("nothing keeps images from being pinned any more");
             }
             self.problem = problem;
         }
