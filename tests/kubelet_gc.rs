@@ -133,9 +133,8 @@ async fn under_pressure(socket: &Path, images: &[String]) -> Result<()> {
         .until(PATIENCE, "one is pinned, both are there", |s| s["warm"] == true && s["images"][0]["pinned"] == true)
         .await?;
 
-    fill(&client, fillers).await?;
-    agent.until_image(PATIENCE, loose, "Missing").await.context("nothing was collected")?;
-    gone(&client, fillers).await?;
+    fill_until_gone(&client, fillers, loose).await?;
+    agent.until_image(PATIENCE, loose, "Missing").await?;
     let row = agent.image(pinned).await?;
     ensure!(row["state"] == "Present" && row["pinned"] == true, "{row:#}");
     let pulls = agent.log().matches("image is being pulled").count();
@@ -145,25 +144,18 @@ async fn under_pressure(socket: &Path, images: &[String]) -> Result<()> {
     agent.edit(&list(false))?;
     agent.until(PATIENCE, "nothing is pinned", |s| s["images"][0]["pinned"] == false).await?;
     drop(agent);
-    fill(&client, fillers).await?;
-    gone(&client, &images[..1]).await.context("the image that is no longer pinned stays")
+    fill_until_gone(&client, fillers, pinned).await.context("the image is no longer pinned")
 }
 
-/// Brings about pressure. What the kubelet collects meanwhile is as good as there.
-async fn fill(client: &Client, images: &[String]) -> Result<()> {
-    for image in images {
-        client.pull(image).await.with_context(|| format!("{image} cannot be pulled"))?;
-    }
-    Ok(())
-}
-
-async fn gone(client: &Client, images: &[String]) -> Result<()> {
+/// Brings about pressure, again where the kubelet was quick and collected what makes it, until an image was collected.
+async fn fill_until_gone(client: &Client, fillers: &[String], image: &str) -> Result<()> {
     let end = Instant::now() + PATIENCE;
-    for image in images {
-        while client.status(image).await?.is_some() {
-            ensure!(Instant::now() < end, "{image} is still there");
-            sleep(Duration::from_millis(200)).await;
+    while client.status(image).await?.is_some() {
+        ensure!(Instant::now() < end, "the kubelet does not collect {image}");
+        for filler in fillers {
+            client.pull(filler).await.with_context(|| format!("{filler} cannot be pulled"))?;
         }
+        sleep(Duration::from_secs(1)).await;
     }
     Ok(())
 }
