@@ -9,6 +9,7 @@ pub mod keeper;
 pub mod link;
 pub mod lists;
 mod looks;
+mod pins;
 mod report;
 mod rotation;
 pub mod sources;
@@ -126,14 +127,36 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes away what an agent wrote to its Node; then answers that it is ready, until SIGTERM or SIGINT.
-pub async fn clean_up(node: String, listen: SocketAddr, startup_taint: String) -> anyhow::Result<()> {
+/// What is to be cleaned before an uninstall.
+#[derive(Debug)]
+pub struct CleanUp {
+    /// This node's name.
+    pub node: String,
+    /// Where HTTP is served.
+    pub listen: SocketAddr,
+    /// Socket of the runtime; none: the first of the usual ones that answers.
+    pub runtime_endpoint: Option<Endpoint>,
+    /// The start-up taint's key; none where there is no API server, and so nothing on the Node.
+    pub startup_taint: Option<String>,
+}
+
+/// Takes away what an agent wrote to its Node and to its runtime; then answers that it is ready, until SIGTERM or
+/// SIGINT.
+pub async fn clean_up(what: CleanUp) -> anyhow::Result<()> {
+    let CleanUp { node, listen, runtime_endpoint, startup_taint } = what;
     let queries = serve(listen, &node).await?;
     let stop = on_signals()?;
-    let client = kubernetes::client().await?;
-    let (sender, left) = watch::channel(Some("the API server has not told about the node yet".to_owned()));
-    tokio::spawn(kubernetes::cleanup::run(client, node.clone(), startup_taint, Clock::start(), sender));
-    cleanup::answer(node, Metrics::new()?, left, queries, stop).await;
+    let metrics = Metrics::new()?;
+    let (sender, pins) = watch::channel(Some("the container runtime has not answered yet".to_owned()));
+    let mut left = vec![pins];
+    tokio::spawn(cleanup::unpin(runtime_endpoint, metrics.cri_observer(), sender));
+    if let Some(taint) = startup_taint {
+        let client = kubernetes::client().await?;
+        let (sender, on_node) = watch::channel(Some("the API server has not told about the node yet".to_owned()));
+        tokio::spawn(kubernetes::cleanup::run(client, node.clone(), taint, Clock::start(), sender));
+        left.push(on_node);
+    }
+    cleanup::answer(node, metrics, left, queries, stop).await;
     tracing::info!("prepull agent ends");
     Ok(())
 }

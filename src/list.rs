@@ -97,9 +97,6 @@ impl ImageList {
                 ..unknown
             });
         }
-        if list.entries.iter().any(|e| e.spec.as_ref().is_ok_and(|spec| spec.pin)) {
-            list.without_effect.push("pin");
-        }
         top.refuse_the_rest(FIELDS, &mut problems);
         list.problems = problems.in_order();
         Ok(list)
@@ -109,6 +106,11 @@ impl ImageList {
     pub fn selects_nodes(&self) -> bool {
         let selects = |spec: &EntrySpec| !spec.node_selector.is_empty() || !spec.node_selector_terms.is_empty();
         self.entries.iter().filter_map(|e| e.spec.as_ref().ok()).any(selects)
+    }
+
+    /// Whether any entry pins its image.
+    pub fn pins(&self) -> bool {
+        self.entries.iter().any(|e| e.spec.as_ref().is_ok_and(|spec| spec.pin))
     }
 
     /// What its author should know though nothing is wrong: fields that are accepted and have no effect yet.

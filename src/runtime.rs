@@ -4,11 +4,13 @@ mod connection;
 pub mod endpoint;
 pub mod image_fs;
 mod look;
+mod pins;
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 pub use connection::Closed;
 pub use endpoint::Endpoint;
+pub use pins::Pinned;
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status, transport::Channel};
 
@@ -68,6 +70,8 @@ pub type Observer = Arc<dyn Fn(&'static str, &'static str, Duration) + Send + Sy
 #[derive(Clone)]
 pub struct Runtime {
     images: ImageServiceClient<Channel>,
+    /// For what is no part of CRI.
+    channel: Channel,
     endpoint: Endpoint,
     version: VersionResponse,
     closed: Closed,
@@ -99,9 +103,10 @@ impl Runtime {
         let code = answer.as_ref().map_or_else(|status| code_name(status), |_| "OK");
         observer("Version", code, began.elapsed());
         let mut runtime = Self {
-            images: ImageServiceClient::new(channel)
+            images: ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            channel,
             endpoint: endpoint.clone(),
             version: VersionResponse::default(),
             closed,

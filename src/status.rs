@@ -32,6 +32,9 @@ pub struct ListStatus {
     pub problems: Vec<String>,
     /// What its author should know though nothing is wrong, see [`crate::list::ImageList::notes`].
     pub notes: Vec<String>,
+    /// Whether any of its entries pins.
+    #[serde(skip)]
+    pub pins: bool,
 }
 
 impl ListStatus {
@@ -123,6 +126,8 @@ pub struct ImageStatus {
     pub size_bytes: Option<u64>,
     /// Whether the kubelet's garbage collector leaves it.
     pub pinned: bool,
+    /// Why it is not pinned although it is to be; null when nothing is wrong.
+    pub pin_problem: Option<String>,
     /// The credential that worked: its source and origin, never its content.
     pub credential: Option<String>,
     /// What was wrong while its credentials were looked for; no content of any.
@@ -160,9 +165,24 @@ impl Status {
 
     /// Adds to each image what was wrong while its credentials were looked for.
     pub fn add_problems(&mut self, stock: &Stock, problems: impl Fn(&TargetKey) -> Vec<String>) {
+        self.with_targets(stock, |image, key| image.problems = problems(key));
+    }
+
+    /// Adds why images are not pinned, and to the lists that pin what they should know about it.
+    pub fn add_pins(&mut self, stock: &Stock, problem: Option<&String>, of: impl Fn(&TargetKey) -> Option<String>) {
+        self.with_targets(stock, |image, key| image.pin_problem = of(key));
+        let Some(problem) = problem else { return };
+        let any = self.lists.iter().any(|list| list.pins);
+        // what was pinned for an entry that went away is nobody's in particular
+        for list in self.lists.iter_mut().filter(|list| list.pins || !any) {
+            list.problems.push(problem.clone());
+        }
+    }
+
+    fn with_targets(&mut self, stock: &Stock, mut tell: impl FnMut(&mut ImageStatus, &TargetKey)) {
         for (image, row) in self.images.iter_mut().zip(&stock.desired().rows) {
             if let RowKind::Target(index) = row.kind {
-                image.problems = problems(&stock.target(index).0.key);
+                tell(image, &stock.target(index).0.key);
             }
         }
     }
@@ -238,6 +258,7 @@ impl ImageStatus {
             digest: None,
             size_bytes: None,
             pinned: false,
+            pin_problem: None,
             credential: None,
             problems: Vec::new(),
             priority: 0,

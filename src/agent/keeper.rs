@@ -21,6 +21,7 @@ use super::{
     link::LinkEvent,
     lists::ListUpdate,
     looks::{LookNews, Looks},
+    pins::Pins,
     rotation::Rotation,
     sources::{Change, SourceNames, Sources},
 };
@@ -105,6 +106,7 @@ pub struct Keeper<R> {
     /// Why the store is not known as it is now.
     look_problem: Option<String>,
     disk: Disk,
+    pins: Pins,
     pulls: JoinSet<Done>,
     /// Pulls under way, each with its number.
     pulling: HashMap<TargetKey, (u64, AbortHandle)>,
@@ -143,6 +145,8 @@ impl<R: Reporter> Keeper<R> {
             looks: Looks::new(settings.resync),
             look_problem: None,
             disk: Disk::new(settings.io_pressure),
+            // what is pulled once may be but a part of what an agent has pinned
+            pins: Pins::new(settings.once.is_none()),
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
             begun: 0,
@@ -165,6 +169,11 @@ impl<R: Reporter> Keeper<R> {
                 Some(news) = self.cluster.news() => self.cluster_news(news),
                 news = self.looks.news(), if self.runtime.is_some() => self.look_news(news),
                 measured = self.disk.news() => self.measured(measured),
+                news = self.pins.news() => {
+                    if self.pins.take(news, self.runtime.as_ref(), &self.stock) {
+                        self.look();
+                    }
+                }
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
@@ -282,6 +291,10 @@ impl<R: Reporter> Keeper<R> {
         self.measure();
         let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
+        if self.stock.find(&key).is_some_and(|index| self.stock.target(index).0.pin) {
+            // a pull replaces the record that it names, and its labels with it
+            self.pins.begin(self.runtime.as_ref(), &self.stock);
+        }
         let changed = failed && self.rotation.failed(&key, began, seen);
         if let Some(index) = self.stock.find(&key).filter(|_| changed) {
             self.stock.forgive(index, now);
@@ -366,6 +379,7 @@ impl<R: Reporter> Keeper<R> {
                 self.runtime_problem = Some(reason);
                 self.looks.end();
                 self.disk.unlinked();
+                self.pins.end();
                 self.look_problem = None;
                 self.stock.runtime_gone();
             }
@@ -388,6 +402,7 @@ impl<R: Reporter> Keeper<R> {
                 let first = !self.stock.looked() && self.stock.list_read();
                 self.stock.looked_at(&observation, self.clock.now());
                 self.measure();
+                self.pins.begin(self.runtime.as_ref(), &self.stock);
                 if first {
                     let Warmth { present, required, .. } = self.stock.warmth();
                     tracing::info!(present, required, "store looked at for the first time");
@@ -465,6 +480,7 @@ impl<R: Reporter> Keeper<R> {
             ..Status::of(&self.stock, self.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
         status.add_problems(&self.stock, |key| self.credential_problems.of(key));
+        self.pins.add_to(&mut status, &self.stock);
         status
     }
 }

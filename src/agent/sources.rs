@@ -133,11 +133,18 @@ impl Sources {
             revision: source.list.as_ref().map_or_else(|| "".into(), |l| l.revision.clone()),
             problems: source.problems.clone(),
             notes: source.list.as_ref().map(|l| l.list.notes()).unwrap_or_default(),
+            pins: source.list.as_ref().is_some_and(|l| l.list.pins()),
         };
         let mut rows: Vec<_> = self.all().map(row).collect();
         if let Some((name, problem)) = self.selected.as_ref().and_then(|s| s.problem.as_ref().map(|p| (&s.name, p))) {
             let problems = vec![problem.clone()];
-            rows.push(ListStatus { source: name.clone(), revision: "".into(), problems, notes: Vec::new() });
+            rows.push(ListStatus {
+                source: name.clone(),
+                revision: "".into(),
+                problems,
+                notes: Vec::new(),
+                pins: false,
+            });
         }
         rows
     }

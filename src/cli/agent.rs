@@ -29,7 +29,8 @@ pub(super) struct Args {
     lists: ListArgs,
     #[command(flatten)]
     writes: WriteArgs,
-    /// Remove label, condition and start-up taint from this agent's Node, then be ready and do nothing: for an uninstall
+    /// Remove label, condition and start-up taint from this agent's Node and its pins from the runtime, then be ready and
+    /// do nothing: for an uninstall
     #[arg(long, env = "PREPULL_CLEANUP")]
     cleanup: bool,
     /// This node's name [default: NODE_NAME, else the host name]
@@ -87,7 +88,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let writes = writes.into_options();
     if cleanup {
         start_logging(log_format, log_level);
-        agent::clean_up(local_node(node_name).name, listen, writes.startup_taint).await?;
+        agent::clean_up(agent::CleanUp {
+            node: local_node(node_name).name,
+            listen,
+            runtime_endpoint: runtime.runtime_endpoint,
+            startup_taint: lists.needs_api_server().then_some(writes.startup_taint),
+        })
+        .await?;
         return Ok(ExitCode::SUCCESS);
     }
     let lists = match lists.into_lists(writes) {

@@ -69,6 +69,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             for problem in &list.problems {
                 output::note(&format!("prepull: {}: {problem}", path.display()));
             }
+            if list.pins() {
+                output::note(&format!(
+                    "prepull: {}: pin is left to the agent; nothing is pinned or unpinned now",
+                    path.display()
+                ));
+            }
             list
         }
         Asked::Images(images) => list_of(images),

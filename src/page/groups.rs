@@ -239,7 +239,7 @@ fn facts(kind: Kind, image: &ImageStatus) -> Vec<String> {
         ],
         Kind::Elsewhere => Vec::new(),
     };
-    facts.into_iter().flatten().collect()
+    facts.into_iter().flatten().chain(image.pin_problem.as_deref().map(one_line)).collect()
 }
 
 /// Rounded down, so that nothing is done before it is.

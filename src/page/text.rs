@@ -71,6 +71,7 @@ fn detail(image: &ImageStatus) -> String {
         image.next_attempt.as_ref().map(|at| format!("attempt {} failed, next at {at}", image.attempt)),
         image.credential.as_ref().map(|c| format!("with {}", one_line(c))),
         image.pinned.then(|| "pinned".to_owned()),
+        image.pin_problem.as_deref().map(one_line),
         (image.state == "NotForThisNode").then(|| "selects other nodes".to_owned()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")

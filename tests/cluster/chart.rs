@@ -101,6 +101,7 @@ pub(crate) async fn same_objects((helm, kubectl): (Helm, Kubectl)) -> Result<()>
         (Overlay::of("overlays/crio"), "runtime.kind=crio"),
         (Overlay::of("overlays/openshift"), "openshift=true,runtime.kind=crio"),
         (Overlay::of("cleanup"), "cleanup=true,nodeWrites.fields={condition,label,taint}"),
+        (Overlay::with(&["components/mounted-list", "components/cleanup"]), "mountedList=true,cleanup=true"),
         (
             Overlay::with(&["components/node-writes", "components/readiness-gate", "components/cleanup"]),
             "cleanup=true,readinessGate=true,nodeWrites.fields={condition,label,taint}",

@@ -85,7 +85,7 @@ pub(crate) async fn renamed_with_others(kubectl: Kubectl) -> Result<()> {
     let cleanup = rendered(None, Some("components/cleanup"), &["transformers/names"])?;
     ensure!(arguments(&cleanup)? == json!(["agent", "--cleanup"]));
     let mounted = rendered(None, Some("components/mounted-list"), &["transformers/names"])?;
-    ensure!(arguments(&mounted)? == json!(["agent", "--images=/etc/prepull/images.yaml"]));
+    ensure!(arguments(&mounted)? == json!(["agent"]));
     let volumes = &object(&mounted, "DaemonSet", "prepull")?["spec"]["template"]["spec"]["volumes"];
     ensure!(
         volumes.as_array().is_some_and(|v| v.iter().any(|v| v["configMap"]["name"] == "acme-prepull")),
@@ -107,7 +107,9 @@ pub(crate) async fn mounted_list(kubectl: Kubectl) -> Result<()> {
     ensure!(!kinds.contains(&"Role") && !kinds.contains(&"RoleBinding"), "{kinds:?}");
     let pod = &object(&objects, "DaemonSet", "prepull")?["spec"]["template"]["spec"];
     ensure!(pod["automountServiceAccountToken"] == false, "{pod:#}");
-    ensure!(pod["containers"][0]["args"][1] == "--images=/etc/prepull/images.yaml", "{pod:#}");
+    let container = &pod["containers"][0];
+    ensure!(container["args"] == json!(["agent"]), "{pod:#}");
+    ensure!(variable(container, "PREPULL_IMAGES") == "/etc/prepull/images.yaml", "{pod:#}");
     Ok(())
 }
 

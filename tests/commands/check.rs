@@ -65,19 +65,19 @@ images:
         "on nodes with arch In (arm64 amd64) and spot DoesNotExist, or with metadata.name In (n1)",
         "one pull with line 13",
         "limits: parallelPulls 2, spread 30s, maxDiskUsage 80%, resumeDiskUsage 75%, maxPinnedSize 20Gi, pullTimeout 1m30s, stallTimeout 2m",
-        "NOTE: limits.maxPinnedSize is accepted and has no effect yet\n",
-        "NOTE: pin is accepted and has no effect yet\n",
+        ", pinned",
     ] {
         assert!(told.contains(part), "{part} is not in\n{told}");
     }
-    assert!(!told.contains("spread is accepted"), "{told}");
+    assert!(!told.contains("is accepted and has no effect"), "{told}");
     let report = json(&prepull(folder.path(), &["check", "-f", "l.yaml", "-o", "json"]));
     assert_eq!(report["images"][0]["refreshInterval"], "10m");
     assert_eq!(report["images"][0]["nodeSelector"]["zone"], "a");
     assert_eq!(report["images"][0]["nodeSelectorTerms"][0]["matchExpressions"][1]["operator"], "DoesNotExist");
     assert_eq!(report["images"][2]["mergesWith"], 13);
     assert_eq!(report["limits"]["maxPinnedSize"], "20Gi");
-    assert_eq!(report["notes"].as_array().unwrap().len(), 2);
+    assert_eq!(report["images"][0]["pin"], true);
+    assert_eq!(report["notes"].as_array().unwrap().len(), 0);
 
     std::fs::write(folder.path().join("l.yaml"), "defaults: {nodeSelector: {gpu: true}}\nimages: [quay.io/a:1]\n")
         .unwrap();

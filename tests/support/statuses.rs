@@ -132,6 +132,7 @@ pub fn at_work() -> Status {
                 "line 4, column 22: images[1].imagePullPolicy: `Sometimes` is no pull policy; write one of Always, IfNotPresent, Never".to_owned(),
             ],
             notes: vec!["limits.pullingNodes is accepted and has no effect yet".to_owned()],
+            pins: false,
         }],
         warm: false,
         not_warm_reason: "2 of 10 required images are present; missing: ghcr.io/acme/web:2.9, quay.io/acme/model-server:v3, local/base:1 and 5 more".to_owned(),
@@ -203,6 +204,7 @@ pub fn hostile() -> Status {
             credential: Some(text.clone()),
             problems: vec![text.clone(); 5],
             priority: i64::MIN,
+            pin_problem: Some(text.clone()),
             ..image(&text, state)
         })
     });
@@ -216,6 +218,7 @@ pub fn hostile() -> Status {
             revision: all.as_str().into(),
             problems: HOSTILE.map(str::to_owned).into(),
             notes: HOSTILE.map(str::to_owned).into(),
+            pins: true,
         }],
         warm: false,
         not_warm_reason: all,

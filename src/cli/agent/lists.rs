@@ -26,6 +26,11 @@ pub(super) struct ListArgs {
 }
 
 impl ListArgs {
+    /// Whether the API server is asked: not where the list is a file.
+    pub(super) fn needs_api_server(&self) -> bool {
+        self.images.as_ref().is_none_or(|path| path.as_os_str().is_empty())
+    }
+
     /// Where lists come from, or in one line why these flags do not go together. An empty variable is none.
     pub(super) fn into_lists(self, options: ClusterOptions) -> Result<Lists, String> {
         let Self { images, configmap, configmap_selector, configmap_namespace } = self;

@@ -1,0 +1,249 @@
+//! Keeps images pinned: one round at a time after whatever may have changed a record, and later and later while rounds
+//! fail. Nothing is remembered that the runtime's records do not say; a new connection begins anew.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tonic::{Code, Status as RpcStatus};
+
+use crate::{
+    cli::table::bytes,
+    desired::RowKind,
+    error_text::one_line,
+    image_ref::ImageRef,
+    list::units::written_bytes,
+    pins::{LeftOut, Pinning, Wanted},
+    runtime::{Pinned, Runtime, code_name},
+    status::Status,
+    stock::Stock,
+};
+
+/// After a round that failed; it doubles.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest time between rounds that fail.
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
+/// Images that a problem names.
+const MOST_NAMED: usize = 3;
+
+/// What the rounds tell.
+#[derive(Debug)]
+pub(super) enum PinNews {
+    /// It is time for one.
+    Due,
+    /// One has ended.
+    Ended(Result<Pinned, RpcStatus>),
+}
+
+/// The pins of one keeper.
+#[derive(Debug)]
+pub(super) struct Pins {
+    /// Whether this keeper pins: `prepull pull` leaves pins to the agent, which knows all lists.
+    enabled: bool,
+    running: JoinSet<Result<Pinned, RpcStatus>>,
+    /// Something happened while one was under way that it may have missed.
+    again: bool,
+    retry_at: Option<Instant>,
+    retry: Duration,
+    /// Whether the runtime on this connection was seen to honour the label.
+    honoured: Option<bool>,
+    /// Why the runtime on this connection cannot pin.
+    unable: Option<String>,
+    /// Whether the runtime on this connection may have pins of this agent's.
+    ours: bool,
+    /// What is wrong, for people.
+    problem: Option<String>,
+    /// Why images are not pinned, by canonical name.
+    left_out: HashMap<Arc<str>, String>,
+}
+
+impl Pins {
+    /// Nothing known yet.
+    pub(super) fn new(enabled: bool) -> Self {
+        Self {
+            enabled,
+            running: JoinSet::new(),
+            again: false,
+            retry_at: None,
+            retry: FIRST_RETRY,
+            honoured: None,
+            unable: None,
+            ours: true,
+            problem: None,
+            left_out: HashMap::new(),
+        }
+    }
+
+    /// Waits until there is something to tell. Dropping the future loses nothing.
+    pub(super) async fn news(&mut self) -> PinNews {
+        let retry = self.retry_at;
+        tokio::select! {
+            Some(Ok(round)) = self.running.join_next() => PinNews::Ended(round),
+            () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {
+                self.retry_at = None;
+                PinNews::Due
+            }
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Takes in what the rounds told, and says whether the store is to be looked at because records changed.
+    pub(super) fn take(&mut self, news: PinNews, runtime: Option<&Runtime>, stock: &Stock) -> bool {
+        let changed = match news {
+            PinNews::Due => {
+                self.begin(runtime, stock);
+                return false;
+            }
+            PinNews::Ended(round) => self.ended(round, runtime, stock),
+        };
+        // a look is followed by a round in any case
+        if self.again && !changed {
+            self.begin(runtime, stock);
+        }
+        changed
+    }
+
+    /// Begins a round after something that may have changed a record; another one afterwards where one runs already.
+    pub(super) fn begin(&mut self, runtime: Option<&Runtime>, stock: &Stock) {
+        let Some(runtime) = runtime.filter(|_| self.enabled && stock.list_read() && stock.looked()) else { return };
+        if !self.running.is_empty() {
+            self.again = true;
+            return;
+        }
+        self.again = false;
+        // one that failed is followed by the next when its time has come
+        if self.retry_at.is_some() {
+            return;
+        }
+        let pinning = pinning(stock);
+        if !self.ours && (pinning.wanted.is_empty() || self.unable.is_some()) {
+            let problem = self.unable.clone().filter(|_| wants_pins(stock));
+            self.tell(problem, HashMap::new());
+            return;
+        }
+        let (runtime, honoured) = (runtime.clone(), self.honoured);
+        self.running.spawn(async move { runtime.pin(&pinning, honoured).await });
+    }
+
+    /// Ends what runs: its connection is gone, and whatever answers next may be another runtime.
+    pub(super) fn end(&mut self) {
+        *self = Self { problem: self.problem.take(), ..Self::new(self.enabled) };
+    }
+
+    /// Adds to a status why images are not pinned.
+    pub(super) fn add_to(&self, status: &mut Status, stock: &Stock) {
+        status.add_pins(stock, self.problem.as_ref(), |key| self.left_out.get(&key.canonical).cloned());
+    }
+
+    fn ended(&mut self, round: Result<Pinned, RpcStatus>, runtime: Option<&Runtime>, stock: &Stock) -> bool {
+        let name = runtime.map(Runtime::name_and_version).unwrap_or_default();
+        let pinned = match round {
+            Ok(pinned) => pinned,
+            Err(status) if status.code() == Code::Unimplemented => {
+                self.unable = Some(no_containerd(&name));
+                Pinned::default()
+            }
+            Err(status) => {
+                self.retry_at = Some(Instant::now() + self.retry);
+                self.retry = (self.retry * 2).min(LONGEST_RETRY);
+                let (code, text) = (code_name(&status), one_line(status.message()));
+                let left_out = std::mem::take(&mut self.left_out);
+                self.tell(
+                    Some(format!("images cannot be pinned or unpinned: {name} answers {code}: {text}; trying again")),
+                    left_out,
+                );
+                // it may have changed something before it failed
+                return true;
+            }
+        };
+        let Pinned { changed, honoured, ours_left, left_out } = pinned;
+        self.retry = FIRST_RETRY;
+        self.honoured = honoured;
+        self.ours = ours_left;
+        if honoured == Some(false) {
+            self.unable = Some(not_honoured(&name));
+        }
+        let cap = stock.desired().limits.max_pinned_size;
+        let unable = self.unable.clone().filter(|_| wants_pins(stock));
+        let problem = unable.or_else(|| does_not_fit(&left_out, cap));
+        let why = |one: LeftOut| (one.name.clone(), why_not(&one, cap));
+        self.tell(problem, left_out.into_iter().map(why).collect());
+        changed
+    }
+
+    /// Keeps what is wrong for the status, and logs it where it is new.
+    fn tell(&mut self, problem: Option<String>, left_out: HashMap<Arc<str>, String>) {
+        self.left_out = left_out;
+        if self.problem != problem {
+            if let Some(problem) = &problem {
+                tracing::warn!(%problem, "not every image is pinned that should be");
+            } else {
+                tracing::info!("nothing keeps images from being pinned any more");
+            }
+            self.problem = problem;
+        }
+    }
+}
+
+/// What is to be pinned of what the runtime last had, in the order in which images are pulled.
+fn pinning(stock: &Stock) -> Pinning {
+    let desired = stock.desired();
+    let wanted = (0..desired.targets.len()).filter_map(|index| {
+        let (target, _, stored) = stock.target(index);
+        let stored = stored.filter(|_| target.pin)?;
+        let name = target.key.canonical.clone();
+        Some(Wanted { name, digest: stored.digest.clone(), size: stored.size })
+    });
+    let held = desired.rows.iter().filter_map(|row| match &row.kind {
+        RowKind::Invalid { .. } => ImageRef::parse(&row.image).ok().map(|image| image.canonical().into()),
+        RowKind::Target(_) | RowKind::NotForThisNode | RowKind::Undecided { .. } => None,
+    });
+    Pinning {
+        wanted: wanted.collect(),
+        held: held.collect(),
+        complete: desired.unknown.is_none(),
+        cap: desired.limits.max_pinned_size,
+    }
+}
+
+fn wants_pins(stock: &Stock) -> bool {
+    stock.desired().targets.iter().any(|target| target.pin)
+}
+
+fn not_honoured(runtime: &str) -> String {
+    format!(
+        "pin has no effect on this node: {runtime} does not report an image as pinned that carries its label, so the kubelet may collect it; containerd does from 1.7 on"
+    )
+}
+
+fn no_containerd(runtime: &str) -> String {
+    format!(
+        "pin has no effect on this node: {runtime} has no image service of containerd; where it is CRI-O, name the images in its own setting pinned_images"
+    )
+}
+
+fn does_not_fit(left_out: &[LeftOut], cap: Option<u64>) -> Option<String> {
+    let (first, cap) = (left_out.get(..left_out.len().min(MOST_NAMED))?, cap?);
+    if first.is_empty() {
+        return None;
+    }
+    let names: Vec<_> = first.iter().map(|one| &*one.name).collect();
+    let more = left_out.len() - first.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!(
+        "not pinned, because all pinned images together may have {} (limits.maxPinnedSize): {}{more}; raise it, or pin less",
+        written_bytes(cap),
+        names.join(", ")
+    ))
+}
+
+fn why_not(one: &LeftOut, cap: Option<u64>) -> String {
+    format!(
+        "not pinned: it has {}, {} are pinned before it, and limits.maxPinnedSize is {}",
+        bytes(one.size),
+        bytes(one.pinned),
+        cap.map(written_bytes).unwrap_or_default()
+    )
+}
