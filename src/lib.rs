@@ -27,6 +27,7 @@ pub mod notices;
 pub mod page;
 pub mod panics;
 pub mod plan;
+pub mod progress;
 pub mod pull_secrets;
 pub mod puller;
 pub mod runtime;
