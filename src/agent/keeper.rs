@@ -22,6 +22,7 @@ use super::{
     progress::{Counted, Following},
     rotation::Rotation,
     sources::{Change, SourceNames, Sources},
+    store_events::{Listening, StoreNews},
 };
 use crate::{
     clock::{Clock, Moment},
@@ -33,7 +34,7 @@ use crate::{
     metrics::Metrics,
     node_view::NodeView,
     plan::Action,
-    runtime::Runtime,
+    runtime::{Runtime, StoreEvent},
     spread,
     status::Status,
     stock::{Outcome, Stock, Warmth},
@@ -99,6 +100,7 @@ pub struct Keeper<R> {
     runtime_problem: Option<String>,
     was_linked: bool,
     looks: Looks,
+    listening: Listening,
     /// Why the store is not known as it is now.
     look_problem: Option<String>,
     pulls: JoinSet<Done>,
@@ -136,6 +138,7 @@ impl<R: Reporter> Keeper<R> {
             runtime_problem: None,
             was_linked: false,
             looks: Looks::new(settings.resync),
+            listening: Listening::new(),
             look_problem: None,
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
@@ -159,11 +162,15 @@ impl<R: Reporter> Keeper<R> {
                 Some(event) = inputs.link.recv() => self.link(event),
                 Some(news) = self.cluster.news() => self.cluster_news(news),
                 news = self.looks.news(), if self.runtime.is_some() => self.look_news(news),
+                Some(news) = self.listening.news(), if self.runtime.is_some() => {
+                    self.store_news(&news);
+                    continue;
+                }
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 answer = self.progress.news(), if self.progress.is_on() => {
-                    let stall_timeout = self.stock.desired().limits.stall_timeout;
-                    let counted = self.progress.saw(answer, stall_timeout, self.clock.now());
+                    let counted = self.progress.saw(answer, self.stock.desired().limits.stall_timeout, self.clock.now());
                     self.downloaded(counted);
+                    self.progress.report(&self.stock, &mut self.reporter);
                     continue;
                 }
                 Some(query) = inputs.queries.recv() => {
@@ -296,12 +303,6 @@ impl<R: Reporter> Keeper<R> {
         for (registry, bytes) in counted {
             self.metrics.downloaded(&registry, bytes);
         }
-        let stock = &self.stock;
-        for (key, progress) in self.progress.images() {
-            if let Some(index) = stock.find(key) {
-                self.reporter.progress(stock.target(index).0.image.written(), progress);
-            }
-        }
     }
 
     fn list(&mut self, update: ListUpdate) {
@@ -370,6 +371,7 @@ impl<R: Reporter> Keeper<R> {
         match event {
             LinkEvent::Up(runtime) => {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
+                self.listening.listen((*runtime).clone());
                 self.runtime = Some(*runtime);
                 self.runtime_problem = None;
                 if self.was_linked {
@@ -383,6 +385,7 @@ impl<R: Reporter> Keeper<R> {
                 self.runtime = None;
                 self.runtime_problem = Some(reason);
                 self.looks.end();
+                self.listening.stop();
                 self.look_problem = None;
                 self.stock.runtime_gone();
             }
@@ -394,6 +397,19 @@ impl<R: Reporter> Keeper<R> {
         // without a list there is nothing to look for, and the first list looks by itself
         if let Some(runtime) = self.runtime.clone().filter(|_| self.stock.list_read()) {
             self.looks.begin(runtime, self.stock.desired().targets.clone(), self.clock.now());
+        }
+    }
+
+    /// Something happened in the runtime's store. What only this agent's own pulls bring needs no look.
+    fn store_news(&mut self, news: &StoreNews) {
+        match news {
+            StoreNews::Event(StoreEvent::Named(name)) if !self.stock.waits_for(name) => {}
+            StoreNews::Event(StoreEvent::Named(_)) | StoreNews::Again => self.looks.event(true),
+            StoreNews::Event(StoreEvent::Gone(name)) => self.looks.event(self.stock.is_listed(name)),
+            StoreNews::Absent => {
+                let runtime = self.runtime.as_ref().map(Runtime::name_and_version);
+                self.listening.say_absent(runtime.unwrap_or_default());
+            }
         }
     }
 

@@ -21,6 +21,14 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest time between looks that fail.
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
+/// After an event: the runtime's own list of images learns of it by the same event, and more may follow at once.
+const AFTER_EVENT: Duration = Duration::from_millis(150);
+/// Between looks that events of listed images cause. What is gone is to be missed within a second.
+const BETWEEN_OURS: Duration = Duration::from_millis(600);
+/// Between looks that other events cause; it doubles while they go on.
+const BETWEEN_EVENTS: Duration = Duration::from_secs(1);
+/// Longest time between them.
+const LONGEST_BETWEEN: Duration = Duration::from_secs(4);
 /// A look that takes longer is told to people: the runtime hangs.
 const SLOW: Duration = Duration::from_secs(10);
 
@@ -48,6 +56,10 @@ pub(super) struct Looks {
     again: bool,
     next: Instant,
     retry: Duration,
+    /// When an event last caused one.
+    event_look: Instant,
+    /// How long after that the next event of an image that is not listed causes another.
+    between: Duration,
 }
 
 impl Looks {
@@ -60,6 +72,8 @@ impl Looks {
             again: false,
             next: Instant::now() + resync,
             retry: FIRST_RETRY,
+            event_look: Instant::now(),
+            between: BETWEEN_EVENTS,
         }
     }
 
@@ -96,15 +110,20 @@ impl Looks {
     }
 
     /// Begins one; or notes that another one is wanted when the running one has ended.
-    pub(super) fn begin(&mut self, runtime: Runtime, targets: Vec<Target>, now: Moment) {
-        self.next = Instant::now() + self.resync;
+    pub(super) fn begin(&mut self, runtime: Runtime, targets: Vec<Target>, began: Moment) {
+        let now = Instant::now();
+        self.next = now + self.resync;
+        if self.event_look > now {
+            // this one may come too early for what happened in the store
+            self.next = self.next.min(self.event_look);
+        }
         if !self.running.is_empty() {
             self.again = true;
             return;
         }
         self.again = false;
         self.slow_at = Some(Instant::now() + SLOW);
-        self.running.spawn(async move { runtime.look(targets, now).await });
+        self.running.spawn(async move { runtime.look(targets, began).await });
     }
 
     /// Whether one runs that may end at any moment.
@@ -120,6 +139,23 @@ impl Looks {
     /// The next one soon, without hurry.
     pub(super) fn soon(&mut self) {
         self.next = self.next.min(Instant::now() + FIRST_RETRY);
+    }
+
+    /// Something happened in the store, to a listed image or to another one. One event is looked after at once; a burst
+    /// of them by few looks.
+    pub(super) fn event(&mut self, ours: bool) {
+        let now = Instant::now();
+        if now >= self.event_look + LONGEST_BETWEEN * 2 {
+            self.between = BETWEEN_EVENTS;
+        }
+        let between = if ours { BETWEEN_OURS } else { self.between };
+        let due = (self.event_look + between).max(now + AFTER_EVENT);
+        if due < self.next {
+            (self.next, self.event_look) = (due, due);
+            if !ours {
+                self.between = (self.between * 2).min(LONGEST_BETWEEN);
+            }
+        }
     }
 
     /// Ends what runs: its connection is gone.
