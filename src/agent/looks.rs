@@ -145,15 +145,13 @@ impl Looks {
     /// of them by few looks.
     pub(super) fn event(&mut self, ours: bool) {
         let now = Instant::now();
-        if now >= self.event_look + LONGEST_BETWEEN * 2 {
-            self.between = BETWEEN_EVENTS;
-        }
+        let calm = now >= self.event_look + LONGEST_BETWEEN * 2;
         let between = if ours { BETWEEN_OURS } else { self.between };
         let due = (self.event_look + between).max(now + AFTER_EVENT);
         if due < self.next {
             (self.next, self.event_look) = (due, due);
             if !ours {
-                self.between = (self.between * 2).min(LONGEST_BETWEEN);
+                self.between = if calm { BETWEEN_EVENTS } else { (self.between * 2).min(LONGEST_BETWEEN) };
             }
         }
     }
@@ -163,5 +161,42 @@ impl Looks {
         self.running = JoinSet::new();
         self.slow_at = None;
         self.again = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// Looks that a row of events causes, this far apart.
+    async fn looks(ours: bool, events: u32, apart: Duration) -> Vec<u128> {
+        let (mut looks, start) = (Looks::new(Duration::from_mins(5)), Instant::now());
+        advance(Duration::from_mins(1)).await;
+        let (mut done, mut sent) = (Vec::new(), 0);
+        let first = Instant::now();
+        while first.elapsed() < Duration::from_mins(1) {
+            if sent < events && first.elapsed() >= apart * sent {
+                looks.event(ours);
+                sent += 1;
+            }
+            if looks.next <= Instant::now() {
+                done.push(first.elapsed().as_millis());
+                looks.next = start + Duration::from_mins(5);
+            }
+            advance(Duration::from_millis(10)).await;
+        }
+        done
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_is_looked_after_at_once_and_a_burst_by_few_looks() {
+        assert_eq!(looks(false, 1, Duration::ZERO).await, [150]);
+        assert_eq!(looks(false, 100, Duration::from_millis(50)).await, [150, 1150, 3150, 7150]);
+        // each within a second, however many
+        let each = looks(true, 20, Duration::from_millis(700)).await;
+        assert_eq!(each.len(), 20, "{each:?}");
+        assert!(each.iter().zip(0..).all(|(look, n)| look - n * 700 < 800), "{each:?}");
     }
 }
