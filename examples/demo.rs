@@ -237,7 +237,8 @@ impl Agent {
             let now = self.images().await;
             if let Ok(now) = &now {
                 for (image, shown) in now {
-                    steps.extend(shown.tenths.filter(|_| shown.phase == "downloading"));
+                    let slow = image.contains("/media/") && shown.phase == "downloading";
+                    steps.extend(shown.tenths.filter(|_| slow));
                     if last.get(image) != Some(shown) {
                         println!("{:<12} {image} {}", shown.state, shown.note());
                     }
