@@ -4,6 +4,7 @@ mod connection;
 mod content;
 pub mod endpoint;
 mod events;
+pub mod image_fs;
 mod look;
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};

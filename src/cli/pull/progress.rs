@@ -12,7 +12,7 @@ use crate::{
     image_state::ImageState,
     page::spoken,
     progress::{ImageProgress, Phase},
-    stock::{Transition, Warmth},
+    stock::{Stock, Transition, Warmth},
 };
 
 /// How often a bar is drawn.
@@ -23,9 +23,9 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// What fits where stderr goes.
 pub(super) fn reporter() -> Box<dyn Reporter> {
     if std::io::stderr().is_terminal() {
-        Box::new(Bars { all: MultiProgress::new(), bars: HashMap::new() })
+        Box::new(Bars { all: MultiProgress::new(), bars: HashMap::new(), warned: false })
     } else {
-        Box::new(Lines { told: HashMap::new() })
+        Box::new(Lines { told: HashMap::new(), warned: false })
     }
 }
 
@@ -64,10 +64,18 @@ fn far(progress: &ImageProgress) -> String {
     words.join(", ")
 }
 
+/// That the disk is nearly full, in one line, once.
+fn warning(stock: &Stock, warned: &mut bool) -> Option<String> {
+    let warning = stock.disk_warning().filter(|_| !*warned)?;
+    *warned = true;
+    Some(format!("prepull: warning: {warning}"))
+}
+
 /// For logs and pipes.
 struct Lines {
     /// When something was last told about an image, and its phase then.
     told: HashMap<Arc<str>, (Instant, Option<Phase>)>,
+    warned: bool,
 }
 
 impl Reporter for Lines {
@@ -93,12 +101,19 @@ impl Reporter for Lines {
     }
 
     fn warmth(&mut self, _: &Warmth) {}
+
+    fn turned(&mut self, stock: &Stock) {
+        if let Some(line) = warning(stock, &mut self.warned) {
+            note(&line);
+        }
+    }
 }
 
 /// For terminals: what runs moves, what ended stands above.
 struct Bars {
     all: MultiProgress,
     bars: HashMap<Arc<str>, ProgressBar>,
+    warned: bool,
 }
 
 /// Without a style that can be read the bar keeps the one it has.
@@ -141,4 +156,10 @@ impl Reporter for Bars {
     }
 
     fn warmth(&mut self, _: &Warmth) {}
+
+    fn turned(&mut self, stock: &Stock) {
+        if let Some(line) = warning(stock, &mut self.warned) {
+            let _ = self.all.println(line);
+        }
+    }
 }
