@@ -10,9 +10,11 @@ pub mod link;
 pub mod lists;
 mod looks;
 mod pins;
+mod progress;
 mod report;
 mod rotation;
 pub mod sources;
+mod store_events;
 mod telling;
 mod wiring;
 

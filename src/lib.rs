@@ -32,6 +32,7 @@ pub mod page;
 pub mod panics;
 pub mod pins;
 pub mod plan;
+pub mod progress;
 pub mod pull_secrets;
 pub mod puller;
 pub mod runtime;

@@ -1,7 +1,9 @@
 //! The node's container runtime, over CRI version 1 on a unix socket.
 
 mod connection;
+mod content;
 pub mod endpoint;
+mod events;
 pub mod image_fs;
 mod look;
 mod pins;
@@ -10,9 +12,13 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 pub use connection::Closed;
 pub use endpoint::Endpoint;
+pub use events::{StoreEvent, StoreEvents};
 pub use pins::Pinned;
-use tokio::time::{Instant, timeout};
-use tonic::{Code, Status, transport::Channel};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, timeout},
+};
+use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     cri::{
@@ -76,6 +82,9 @@ pub struct Runtime {
     version: VersionResponse,
     closed: Closed,
     observer: Observer,
+    channel: Channel,
+    /// Whether containerd's own services answer, once that was asked.
+    tells_progress: Arc<OnceCell<bool>>,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -111,6 +120,8 @@ impl Runtime {
             version: VersionResponse::default(),
             closed,
             observer,
+            channel,
+            tells_progress: Arc::default(),
         };
         match answer {
             Ok(version) => runtime.version = version.into_inner(),
@@ -160,12 +171,14 @@ impl Runtime {
         Ok(self.observed("ImageStatus", bounded(call)).await?.into_inner().image)
     }
 
-    /// Pulls. There is no bound here: the caller drops the future to end the pull, which the runtime notices.
+    /// Pulls, under a lease if there is one. There is no bound here: the caller drops the future to end the pull, which
+    /// the runtime notices.
     pub async fn pull(
         &self,
         image: ImageSpec,
         auth: Option<AuthConfig>,
         namespace: Option<&str>,
+        lease: Option<&str>,
     ) -> Result<String, Status> {
         let mut client = self.images.clone();
         let sandbox_config = (namespace.is_some() || !image.runtime_handler.is_empty()).then(|| PodSandboxConfig {
@@ -174,7 +187,11 @@ impl Runtime {
                 ..Default::default()
             }),
         });
-        let call = client.pull_image(PullImageRequest { image: Some(image), auth, sandbox_config });
+        let mut request = Request::new(PullImageRequest { image: Some(image), auth, sandbox_config });
+        if let Some(lease) = lease.and_then(|lease| lease.parse().ok()) {
+            request.metadata_mut().insert("containerd-lease", lease);
+        }
+        let call = client.pull_image(request);
         Ok(self.observed("PullImage", call).await?.into_inner().image_ref)
     }
 

@@ -22,8 +22,10 @@ use super::{
     lists::ListUpdate,
     looks::{LookNews, Looks},
     pins::Pins,
+    progress::{Counted, Following},
     rotation::Rotation,
     sources::{Change, SourceNames, Sources},
+    store_events::{Listening, StoreNews},
 };
 use crate::{
     clock::{Clock, Moment},
@@ -35,7 +37,7 @@ use crate::{
     metrics::Metrics,
     node_view::NodeView,
     plan::Action,
-    runtime::Runtime,
+    runtime::{Runtime, StoreEvent},
     spread,
     status::Status,
     stock::{Outcome, Stock, Warmth},
@@ -103,6 +105,7 @@ pub struct Keeper<R> {
     runtime_problem: Option<String>,
     was_linked: bool,
     looks: Looks,
+    listening: Listening,
     /// Why the store is not known as it is now.
     look_problem: Option<String>,
     disk: Disk,
@@ -112,6 +115,7 @@ pub struct Keeper<R> {
     pulling: HashMap<TargetKey, (u64, AbortHandle)>,
     /// Pulls begun so far.
     begun: u64,
+    progress: Following,
     wake: Option<Moment>,
     warm: Option<bool>,
     warmed_once: bool,
@@ -143,6 +147,7 @@ impl<R: Reporter> Keeper<R> {
             runtime_problem: None,
             was_linked: false,
             looks: Looks::new(settings.resync),
+            listening: Listening::new(),
             look_problem: None,
             disk: Disk::new(settings.io_pressure),
             // what is pulled once may be but a part of what an agent has pinned
@@ -150,6 +155,7 @@ impl<R: Reporter> Keeper<R> {
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
             begun: 0,
+            progress: Following::new(),
             wake: None,
             warm: None,
             warmed_once: false,
@@ -168,6 +174,10 @@ impl<R: Reporter> Keeper<R> {
                 Some(event) = inputs.link.recv() => self.link(event),
                 Some(news) = self.cluster.news() => self.cluster_news(news),
                 news = self.looks.news(), if self.runtime.is_some() => self.look_news(news),
+                Some(news) = self.listening.news(), if self.runtime.is_some() => {
+                    self.store_news(&news);
+                    continue;
+                }
                 measured = self.disk.news() => self.measured(measured),
                 news = self.pins.news() => {
                     if self.pins.take(news, self.runtime.as_ref(), &self.stock) {
@@ -175,6 +185,12 @@ impl<R: Reporter> Keeper<R> {
                     }
                 }
                 Some(done) = self.pulls.join_next() => self.pulled(done),
+                answer = self.progress.news(), if self.progress.is_on() => {
+                    let counted = self.progress.saw(answer, self.stock.desired().limits.stall_timeout, self.clock.now());
+                    self.downloaded(counted);
+                    self.progress.report(&self.stock, &mut self.reporter);
+                    continue;
+                }
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
                     continue;
@@ -191,6 +207,7 @@ impl<R: Reporter> Keeper<R> {
         }
         let status = self.status();
         self.pulls.abort_all();
+        self.progress.give_all_up();
         if !self.pulling.is_empty() {
             // the runtime hears of it by the connection, which needs a moment to say so
             sleep(FAREWELL).await;
@@ -263,15 +280,17 @@ impl<R: Reporter> Keeper<R> {
         self.stock.started(index, now);
         self.begun += 1;
         let sources = self.credentials.clone();
-        let attempt = Attempt { number: self.begun, runtime, target, sources, began: now };
+        let follow = self.progress.begin(self.begun, &runtime, &target);
+        let attempt = Attempt { number: self.begun, runtime, target, sources, began: now, follow };
         let handle = self.pulls.spawn(attempt.make());
         self.pulling.insert(key, (self.begun, handle));
     }
 
     fn pulled(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // a pull that was ended by this keeper has nothing to tell
-        let Ok(Done { number, key, began, outcome, lookups, problems, seen }) = done else { return };
+        let Ok(Done { number, key, began, outcome, lookups, problems, seen, brought }) = done else { return };
         let now = self.clock.now();
+        let counted = self.progress.end(number, brought, now);
         // one that had ended when its entry went away must not be taken for the pull of an entry that came back
         if self.pulling.get(&key).is_none_or(|(current, _)| *current != number) {
             return;
@@ -282,9 +301,17 @@ impl<R: Reporter> Keeper<R> {
         }
         self.credential_problems.note(&key, problems);
         if let Some(index) = self.stock.find(&key) {
-            let (target, _, _) = self.stock.target(index);
-            self.metrics.pulled(target.image.registry(), &outcome, now.since(began));
+            let (target, _, before) = self.stock.target(index);
+            let registry = target.image.registry();
+            self.metrics.pulled(registry, &outcome, now.since(began));
+            // where the runtime does not say what came, what it has now counts, unless it had that before
+            if let (None, Outcome::Pulled { stored, .. }) = (&counted, &outcome)
+                && before.is_none_or(|before| before.digest != stored.digest)
+            {
+                self.metrics.downloaded(registry, stored.size);
+            }
         }
+        self.downloaded(counted.unwrap_or_default());
         if outcome == Outcome::Interrupted {
             self.looks.soon();
         }
@@ -298,6 +325,13 @@ impl<R: Reporter> Keeper<R> {
         let changed = failed && self.rotation.failed(&key, began, seen);
         if let Some(index) = self.stock.find(&key).filter(|_| changed) {
             self.stock.forgive(index, now);
+        }
+    }
+
+    /// Bytes came.
+    fn downloaded(&mut self, counted: Counted) {
+        for (registry, bytes) in counted {
+            self.metrics.downloaded(&registry, bytes);
         }
     }
 
@@ -348,8 +382,9 @@ impl<R: Reporter> Keeper<R> {
             self.stock.spread(now + spread::moment(&self.node_name, &desired.revision, desired.limits.spread));
         }
         for unwanted in self.stock.apply(desired, now) {
-            if let Some((_, pull)) = self.pulling.remove(&unwanted) {
+            if let Some((number, pull)) = self.pulling.remove(&unwanted) {
                 pull.abort();
+                self.progress.give_up(number);
             }
         }
         self.credential_problems.retain(&self.stock);
@@ -365,6 +400,7 @@ impl<R: Reporter> Keeper<R> {
         match event {
             LinkEvent::Up(runtime) => {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
+                self.listening.listen((*runtime).clone());
                 self.runtime = Some(*runtime);
                 self.runtime_problem = None;
                 if self.was_linked {
@@ -378,6 +414,7 @@ impl<R: Reporter> Keeper<R> {
                 self.runtime = None;
                 self.runtime_problem = Some(reason);
                 self.looks.end();
+                self.listening.stop();
                 self.disk.unlinked();
                 self.pins.end();
                 self.look_problem = None;
@@ -391,6 +428,19 @@ impl<R: Reporter> Keeper<R> {
         // without a list there is nothing to look for, and the first list looks by itself
         if let Some(runtime) = self.runtime.clone().filter(|_| self.stock.list_read()) {
             self.looks.begin(runtime, self.stock.desired().targets.clone(), self.clock.now());
+        }
+    }
+
+    /// Something happened in the runtime's store. What only this agent's own pulls bring needs no look.
+    fn store_news(&mut self, news: &StoreNews) {
+        match news {
+            StoreNews::Event(StoreEvent::Named(name)) if !self.stock.waits_for(name) => {}
+            StoreNews::Event(StoreEvent::Named(_)) | StoreNews::Again => self.looks.event(true),
+            StoreNews::Event(StoreEvent::Gone(name)) => self.looks.event(self.stock.is_listed(name)),
+            StoreNews::Absent => {
+                let runtime = self.runtime.as_ref().map(Runtime::name_and_version);
+                self.listening.say_absent(runtime.unwrap_or_default());
+            }
         }
     }
 
@@ -481,6 +531,7 @@ impl<R: Reporter> Keeper<R> {
         };
         status.add_problems(&self.stock, |key| self.credential_problems.of(key));
         self.pins.add_to(&mut status, &self.stock);
+        status.add_progress(&self.stock, self.progress.node(), |key| self.progress.of(key));
         status
     }
 }

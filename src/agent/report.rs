@@ -6,6 +6,7 @@ use crate::{
     clock::Moment,
     disk_guard::Stop,
     image_state::ImageState,
+    progress::ImageProgress,
     stock::{Stock, Transition, Warmth},
 };
 
@@ -17,6 +18,8 @@ pub trait Reporter {
     fn warmth(&mut self, warmth: &Warmth);
     /// A list was read, with these problems; it may be out of use.
     fn list(&mut self, _list: &Arc<str>, _problems: &[String]) {}
+    /// A pull under way is that far.
+    fn progress(&mut self, _image: &str, _progress: &ImageProgress) {}
     /// Why the disk stops all pulls now; called at every turn.
     fn disk(&mut self, _stop: Option<&Stop>, _now: Moment) {}
     /// Something of the disk cannot be seen, so that a limit has no effect. Told once.
@@ -36,6 +39,10 @@ impl Reporter for Box<dyn Reporter> {
 
     fn list(&mut self, list: &Arc<str>, problems: &[String]) {
         (**self).list(list, problems);
+    }
+
+    fn progress(&mut self, image: &str, progress: &ImageProgress) {
+        (**self).progress(image, progress);
     }
 
     fn disk(&mut self, stop: Option<&Stop>, now: Moment) {

@@ -122,7 +122,7 @@ const FIELDS: &[&str] = &[
 ];
 
 /// Those of the fields that nothing obeys yet, by their paths.
-const WITHOUT_EFFECT: &[&str] = &["limits.pullingNodes", "limits.stallTimeout"];
+const WITHOUT_EFFECT: &[&str] = &["limits.pullingNodes"];
 
 /// Most pulls at once that a list may ask for.
 const MOST_PULLS: i64 = 64;
