@@ -1,10 +1,11 @@
 //! What pre-pulling a private image means for every pod on the node, under each `imagePullCredentialsVerificationPolicy` of
 //! a real kubelet. The table of docs/security.md is this trial's.
 
-use std::{fmt::Write as _, fs, process::Command, time::Instant};
+use std::{fmt::Write as _, fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     kube::{self, Kube, run},
