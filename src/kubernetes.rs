@@ -2,6 +2,7 @@
 //! once which right is absent and which component of the manifests grants it.
 
 pub mod access;
+pub mod agents;
 pub mod cleanup;
 pub mod configmaps;
 pub mod discovered;
@@ -12,6 +13,7 @@ pub mod node;
 mod pace;
 pub mod rotation;
 pub mod secrets;
+pub mod wanted;
 pub mod watch;
 pub mod workloads;
 pub mod writes;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,6 +17,7 @@ use super::{
     ReadyWhen, Reporter,
     attempt::{self, Attempt, Done},
     cluster::{Cluster, News, replace_if_new},
+    disk::{Disk, Measured},
     link::LinkEvent,
     lists::ListUpdate,
     looks::{LookNews, Looks},
@@ -68,6 +70,8 @@ pub struct Settings {
     pub cluster: Cluster,
     /// Where credentials are looked for.
     pub credentials: Arc<Credentials>,
+    /// Where the kernel tells how busy the disks are.
+    pub io_pressure: PathBuf,
     /// End when nothing is left to do.
     pub once: Option<Once>,
 }
@@ -100,6 +104,7 @@ pub struct Keeper<R> {
     looks: Looks,
     /// Why the store is not known as it is now.
     look_problem: Option<String>,
+    disk: Disk,
     pulls: JoinSet<Done>,
     /// Pulls under way, each with its number.
     pulling: HashMap<TargetKey, (u64, AbortHandle)>,
@@ -116,6 +121,8 @@ pub struct Keeper<R> {
 impl<R: Reporter> Keeper<R> {
     /// With nothing known yet.
     pub fn new(settings: Settings, metrics: Metrics, clock: Clock, reporter: R) -> Self {
+        // where each image has one attempt, none waits for another one's registry
+        let stock = Stock::new(settings.once.is_none_or(|o| o.retry_until.is_some()));
         Self {
             node_name: settings.node.name.as_str().into(),
             node: settings.node,
@@ -128,13 +135,14 @@ impl<R: Reporter> Keeper<R> {
             metrics,
             clock,
             reporter,
-            // where each image has one attempt, none waits for another one's registry
-            stock: Stock::new(settings.once.is_none_or(|o| o.retry_until.is_some())),
+            // who asks for images now gets them now, and a word about the disk
+            stock: if settings.once.is_some() { stock.unguarded() } else { stock },
             runtime: None,
             runtime_problem: None,
             was_linked: false,
             looks: Looks::new(settings.resync),
             look_problem: None,
+            disk: Disk::new(settings.io_pressure),
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
             begun: 0,
@@ -156,6 +164,7 @@ impl<R: Reporter> Keeper<R> {
                 Some(event) = inputs.link.recv() => self.link(event),
                 Some(news) = self.cluster.news() => self.cluster_news(news),
                 news = self.looks.news(), if self.runtime.is_some() => self.look_news(news),
+                measured = self.disk.news() => self.measured(measured),
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
@@ -207,6 +216,10 @@ impl<R: Reporter> Keeper<R> {
                 Action::Hold(..) => {}
             }
         }
+        if plan.measure {
+            self.measure();
+        }
+        self.reporter.disk(self.stock.disk_stop(now).as_ref(), now);
         for transition in self.stock.take_transitions() {
             self.reporter.transition(&transition);
         }
@@ -216,10 +229,13 @@ impl<R: Reporter> Keeper<R> {
         };
         let secrets = self.rotation.wanted(in_back_off);
         self.cluster.need(|needs| replace_if_new(&mut needs.secrets, secrets));
-        self.reporter.turned(&self.stock);
         let warmth = self.stock.warmth();
         // what an edit added may be there: that it is missing is told when the look that the edit caused has ended
-        let known = self.stock.list_read() && self.stock.looked() && (warmth.warm || !self.looks.under_way());
+        let settled = warmth.warm || !self.looks.under_way();
+        if settled {
+            self.reporter.turned(&self.stock);
+        }
+        let known = self.stock.list_read() && self.stock.looked() && settled;
         if known && self.warm != Some(warmth.warm) {
             self.warm = Some(warmth.warm);
             self.reporter.warmth(&warmth);
@@ -263,6 +279,7 @@ impl<R: Reporter> Keeper<R> {
         if outcome == Outcome::Interrupted {
             self.looks.soon();
         }
+        self.measure();
         let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
         let changed = failed && self.rotation.failed(&key, began, seen);
@@ -300,10 +317,9 @@ impl<R: Reporter> Keeper<R> {
 
     /// The API server told something about this node.
     fn node(&mut self, view: &NodeView) {
-        if let Some(labels) = &view.labels {
-            self.node.labels = Some(labels.clone());
-        }
+        self.node.labels.clone_from(&view.labels);
         self.node_problem.clone_from(&view.problem);
+        self.stock.node_pressure(view.disk_pressure);
         self.apply();
     }
 
@@ -349,6 +365,7 @@ impl<R: Reporter> Keeper<R> {
                 self.runtime = None;
                 self.runtime_problem = Some(reason);
                 self.looks.end();
+                self.disk.unlinked();
                 self.look_problem = None;
                 self.stock.runtime_gone();
             }
@@ -370,6 +387,7 @@ impl<R: Reporter> Keeper<R> {
                 self.look_problem = None;
                 let first = !self.stock.looked() && self.stock.list_read();
                 self.stock.looked_at(&observation, self.clock.now());
+                self.measure();
                 if first {
                     let Warmth { present, required, .. } = self.stock.warmth();
                     tracing::info!(present, required, "store looked at for the first time");
@@ -384,6 +402,21 @@ impl<R: Reporter> Keeper<R> {
         }
         if self.looks.wanted_again() {
             self.look();
+        }
+    }
+
+    /// Looks at the disk, and at its load where that matters.
+    fn measure(&mut self) {
+        if let Some(runtime) = &self.runtime {
+            self.disk.measure(runtime, self.stock.needs_io_pressure());
+        }
+    }
+
+    fn measured(&mut self, measured: Measured) {
+        let Measured { usage, io_pressure, problems } = measured;
+        self.stock.measured(usage, io_pressure, self.clock.now());
+        for problem in problems {
+            self.reporter.unseen(&problem);
         }
     }
 

@@ -16,6 +16,8 @@ mod support;
 
 mod chart;
 mod discovery;
+mod fleet;
+mod disk;
 mod image;
 mod installation;
 mod kube;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         trial("manifests::the_api_server_takes_them_all", parts::cluster_and_operator(), manifests::server_dry_run),
         trial("rights::of_the_base_and_nothing_else", parts::cluster(), rights::base),
         trial("rights::of_every_component", parts::cluster(), rights::components),
+        trial("rights::of_who_looks", parts::cluster(), fleet::least_rights),
         trial("rights::of_discovery", parts::cluster(), discovery::least_rights),
         trial("policies::an_agent_changes_only_its_own_node", parts::cluster(), policies::own_node),
         trial("policies::an_agent_changes_only_its_own_pods_gate", parts::cluster(), policies::own_pod),
@@ -71,6 +74,8 @@ fn main() -> ExitCode {
         trial("secrets::a_new_password_is_tried_at_once", parts::cluster(), secrets::rotated),
         trial("secrets::of_a_service_account", parts::cluster(), secrets::service_account),
         trial("secrets::of_another_namespace_are_out_of_reach", parts::cluster(), secrets::team),
+        trial("status::agrees_with_every_runtime_and_waits_for_an_edit", parts::cluster(), fleet::agrees),
+        trial("status::names_a_dead_node", parts::cluster(), fleet::dead_node),
         trial("discovery::a_run_stocks_every_node", parts::cluster(), discovery::stocks),
         trial("secrets::of_private_images_under_every_policy_of_the_kubelet", parts::cluster(), verification::table),
         trial("writes::condition_label_and_taint", parts::cluster(), writes::warm),
@@ -84,6 +89,8 @@ fn main() -> ExitCode {
             monitoring::observed,
         ),
         trial("chart::lives_on_a_cluster", parts::cluster_and_helm(), chart::life),
+        // last, because it ends the cluster of the others
+        trial("disk::the_kubelet_collects_and_nobody_fights", parts::own_cluster(), disk::pressure),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     kube::down();
