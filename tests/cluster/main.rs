@@ -16,8 +16,8 @@ mod support;
 
 mod chart;
 mod discovery;
-mod fleet;
 mod disk;
+mod fleet;
 mod image;
 mod installation;
 mod kube;
