@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generated picture bench conformance fuzz faults kill soak screenshots idle static clean
+.PHONY: help demo test lint generated picture bench conformance fuzz faults kill soak screenshots idle static sbom clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -88,6 +88,10 @@ soak: ## ten simulated hours, and SOAK_SECONDS of churn on each runtime
 
 static: ## the static release binary, for the image and for users
 	@$(CARGO) rustc --release --bin prepull -- -C target-feature=+crt-static
+
+sbom: ## what the binary is linked from, as CycloneDX: target/sbom/prepull-amd64.cdx.json and -arm64
+	@command -v cargo-cyclonedx >/dev/null || $(CARGO) install --quiet --locked cargo-cyclonedx
+	@for machine in amd64 arm64; do hack/sbom "$(TARGET)/sbom/prepull-$$machine.cdx.json" $$machine; done
 
 clean: ## what was built
 	@$(CARGO) clean

@@ -82,7 +82,6 @@ pub struct Runtime {
     version: VersionResponse,
     closed: Closed,
     observer: Observer,
-    channel: Channel,
     /// Whether containerd's own services answer, once that was asked.
     tells_progress: Arc<OnceCell<bool>>,
 }
@@ -120,7 +119,6 @@ impl Runtime {
             version: VersionResponse::default(),
             closed,
             observer,
-            channel,
             tells_progress: Arc::default(),
         };
         match answer {

@@ -21,12 +21,14 @@ fn container(image: &str) -> Value {
     json!({"name": "c", "image": image, "imagePullPolicy": policy})
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what is made at the place of use reads better without a mark")]
 fn pod(namespace: &str, spec: Value) -> (Kind, Value) {
     let owner = json!([{"kind": "ReplicaSet", "name": "r", "controller": true}]);
     let metadata = json!({"name": "p", "namespace": namespace, "ownerReferences": owner});
     (Kind::Pod, json!({"metadata": metadata, "spec": spec, "status": {"phase": "Running"}}))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what is made at the place of use reads better without a mark")]
 fn deployment(namespace: &str, name: &str, replicas: u64, spec: Value) -> (Kind, Value) {
     let metadata = json!({"name": name, "namespace": namespace});
     (Kind::Deployment, json!({"metadata": metadata, "spec": {"replicas": replicas, "template": {"spec": spec}}}))

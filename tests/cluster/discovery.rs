@@ -94,6 +94,7 @@ pub(crate) async fn stocks(part: ClusterPart) -> Result<()> {
     ensure!(map()?["data"] == before["data"], "applying again took the list away");
     let said = run("second-discovery")?;
     ensure!(said.contains("prepull/prepull-discovered unchanged"), "{said}");
-    kube.kubectl(&format!("delete jobs -n {NAMESPACE} first-discovery second-discovery"))?;
+    // the CronJob keeps one of them and removes the other by itself
+    kube.kubectl(&format!("delete jobs -n {NAMESPACE} first-discovery second-discovery --ignore-not-found"))?;
     kube.kubectl("delete namespace shop --wait=false").map(drop)
 }

@@ -21,6 +21,7 @@ mod fleet;
 mod image;
 mod installation;
 mod kube;
+mod kubelet;
 mod lists;
 mod manifests;
 mod monitoring;
@@ -31,6 +32,7 @@ mod prometheus;
 mod render;
 mod rights;
 mod secrets;
+mod verification;
 mod writes;
 
 use std::process::ExitCode;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         trial("manifests::a_renamed_overlay_is_followed_into_cel", parts::kubectl(), manifests::renamed),
         trial("manifests::renamed_together_with_other_parts", parts::kubectl(), manifests::renamed_with_others),
         trial("manifests::what_components_take_away", parts::kubectl(), manifests::mounted_list),
+        trial("manifests::pods_have_nowhere_to_write", parts::kubectl(), manifests::nowhere_to_write),
         trial("manifests::a_renamed_list_of_discovery", parts::kubectl(), discovery::renamed),
         trial("chart::lints", parts::helm(), chart::lints),
         trial("chart::values_are_checked", parts::helm(), chart::schema),
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         trial("status::agrees_with_every_runtime_and_waits_for_an_edit", parts::cluster(), fleet::agrees),
         trial("status::names_a_dead_node", parts::cluster(), fleet::dead_node),
         trial("discovery::a_run_stocks_every_node", parts::cluster(), discovery::stocks),
+        trial("secrets::of_private_images_under_every_policy_of_the_kubelet", parts::cluster(), verification::table),
         trial("writes::condition_label_and_taint", parts::cluster(), writes::warm),
         trial("writes::the_taint_has_a_deadline", parts::cluster(), writes::deadline),
         trial("writes::nothing_without_a_policy_that_guards", parts::cluster(), writes::unguarded),

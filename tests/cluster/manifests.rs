@@ -113,6 +113,34 @@ pub(crate) async fn mounted_list(kubectl: Kubectl) -> Result<()> {
     Ok(())
 }
 
+/// Pods have no place to write to: whatever is installed, the root and every mount are read-only.
+pub(crate) async fn nowhere_to_write(kubectl: Kubectl) -> Result<()> {
+    let mut folders = [folders("base")?, folders("overlays")?, folders("components")?].concat();
+    folders.retain(|folder| !folder.ends_with("team"));
+    let mut seen = 0;
+    for folder in folders {
+        let name = folder.strip_prefix(repository().join("manifests"))?.display().to_string();
+        // as long as the test runs, which is short
+        let name: &'static str = name.leak();
+        let overlay = if name.starts_with("components") { Overlay::with(&[name]) } else { Overlay::of(name) };
+        for object in overlay.render(&kubectl)? {
+            let pod = match object["kind"].as_str() {
+                Some("DaemonSet") => &object["spec"]["template"]["spec"],
+                Some("CronJob") => &object["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+                _ => continue,
+            };
+            for container in pod["containers"].as_array().context("no containers")? {
+                seen += 1;
+                ensure!(container["securityContext"]["readOnlyRootFilesystem"] == true, "{name}: {container:#}");
+                let mut mounts = container["volumeMounts"].as_array().into_iter().flatten();
+                ensure!(mounts.all(|mount| mount["readOnly"] == true), "{name}: {container:#}");
+            }
+        }
+    }
+    ensure!(seen >= 18, "{seen} containers were looked at");
+    Ok(())
+}
+
 /// Every component alone, all that go together, every overlay, the cleanup and a renamed one.
 pub(crate) async fn server_dry_run((part, definitions): (ClusterPart, Definitions)) -> Result<()> {
     let kube = kube::up(&part)?;

@@ -18,8 +18,10 @@ use crate::{
     },
 };
 
-const USER: &str = "puller";
-const PASSWORD: &str = "correct horse";
+/// Who may pull.
+pub(crate) const USER: &str = "puller";
+/// With this password.
+pub(crate) const PASSWORD: &str = "correct horse";
 
 impl Kube {
     /// As users make one: `kubectl create secret docker-registry`.

@@ -1,7 +1,11 @@
-//! Everything that an agent and the commands let anybody see.
+//! Everything that an agent and the commands let anybody see. Meanwhile they cannot write a byte into any file: what they
+//! know of secrets is in memory alone.
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -46,39 +50,65 @@ pub(crate) struct Seen {
     pub(crate) status: Value,
 }
 
-fn program() -> PathBuf {
-    env!("CARGO_BIN_EXE_prepull").into()
+/// A program under a limit of the kernel's: whoever makes a file longer is ended. Pipes have no length, so what it says goes
+/// through one.
+fn without_files(program: &str, folder: &Path) -> Result<PathBuf> {
+    let wrapper = folder.join("without-files");
+    let script =
+        format!("#!/bin/bash\nexec > >(exec cat) 2> >(exec cat >&2)\nexec prlimit --fsize=0 -- {program} \"$@\"\n");
+    fs::write(&wrapper, script)?;
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+    Ok(wrapper)
+}
+
+/// The limit is a real one, also for what is started under it.
+pub(crate) async fn files_cannot_be_written() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let shell = without_files("/bin/sh", folder.path())?;
+    let file = folder.path().join("file");
+    let writes = |what: &str| -> Result<bool> {
+        let said = Command::new(&shell).args(["-c", &format!("{what} && echo written")]).output()?;
+        Ok(String::from_utf8_lossy(&said.stdout).contains("written"))
+    };
+    ensure!(writes("true")? && writes("echo secret > /dev/null")?);
+    for forbidden in ["echo secret > ", "sh -c 'echo secret' >> ", "tee "] {
+        ensure!(!writes(&format!("echo secret | {forbidden}{}", file.display()))?, "{forbidden} wrote");
+        ensure!(fs::metadata(&file).map_or(0, |file| file.len()) == 0);
+    }
+    Ok(())
 }
 
 impl Setting<'_> {
     /// Runs the agent with both kinds of logs and every command in every format, and looks for the canaries.
     pub(crate) async fn look(&self) -> Result<Seen> {
         let list = self.images.iter().fold("images:\n".to_owned(), |list, image| format!("{list}  - \"{image}\"\n"));
-        std::fs::write(self.folder.join("list.yaml"), &list)?;
+        fs::write(self.folder.join("list.yaml"), &list)?;
+        let program = without_files(env!("CARGO_BIN_EXE_prepull"), self.folder)?;
         let mut seen = Seen::default();
         for format in ["text", "json"] {
-            seen.status = self.agent(&list, format, &mut seen.all).await?;
+            seen.status = self.agent(&program, &list, format, &mut seen.all).await?;
         }
         let images: Vec<&str> = self.images.to_vec();
         let socket = self.socket.display().to_string();
         for output in ["table", "json", "yaml"] {
-            let explained = self.command(&[&["explain", "-o", output], &images[..]].concat(), true, &mut seen)?;
+            let explained =
+                self.command(&program, &[&["explain", "-o", output], &images[..]].concat(), true, &mut seen)?;
             if output == "json" {
                 seen.explained = serde_json::from_str(&explained)?;
             }
-            self.command(&["explain", "-f", "list.yaml", "--offline", "-o", output], true, &mut seen)?;
-            self.command(&["check", "-f", "list.yaml", "-o", output], false, &mut seen)?;
+            self.command(&program, &["explain", "-f", "list.yaml", "--offline", "-o", output], true, &mut seen)?;
+            self.command(&program, &["check", "-f", "list.yaml", "-o", output], false, &mut seen)?;
             let pull = ["pull", "-f", "list.yaml", "--runtime-endpoint", &socket, "-o", output];
-            self.command(&pull, true, &mut seen)?;
+            self.command(&program, &pull, true, &mut seen)?;
         }
         Ok(seen)
     }
 
-    async fn agent(&self, list: &str, format: &str, all: &mut String) -> Result<Value> {
+    async fn agent(&self, program: &Path, list: &str, format: &str, all: &mut String) -> Result<Value> {
         let mut flags = self.flags.clone();
         flags.extend(["--log-level", "trace", "--log-format", format].map(str::to_owned));
         let options = AgentOptions { flags, environment: self.environment.clone() };
-        let mut agent = Agent::start(&program(), self.socket, list, &options)?;
+        let mut agent = Agent::start(program, self.socket, list, &options)?;
         let ended = |status: &Value| {
             let images = status["images"].as_array().map(Vec::as_slice).unwrap_or_default();
             !images.is_empty() && images.iter().all(|image| image["state"] == self.state)
@@ -97,8 +127,8 @@ impl Setting<'_> {
     }
 
     /// Runs a command, and gives what it printed.
-    fn command(&self, arguments: &[&str], with_flags: bool, seen: &mut Seen) -> Result<String> {
-        let mut command = prepull(&program(), self.folder);
+    fn command(&self, program: &Path, arguments: &[&str], with_flags: bool, seen: &mut Seen) -> Result<String> {
+        let mut command = prepull(program, self.folder);
         command.args(arguments).envs(self.environment.iter().cloned());
         if with_flags {
             command.args(&self.flags);

@@ -66,13 +66,18 @@ impl Layer {
             Content::Random => Compression::none(),
             Content::Compressible => Compression::default(),
         };
-        Self::with_file(&format!("data-{seed}"), &data, level)
+        Self::with_file(&format!("data-{seed}"), 0o644, &data, level)
     }
 
-    fn with_file(name: &str, data: &[u8], level: Compression) -> Result<Self> {
+    /// A layer with a program, for images whose containers run.
+    pub fn with_program(name: &str, program: &[u8]) -> Result<Self> {
+        Self::with_file(name, 0o755, program, Compression::fast())
+    }
+
+    fn with_file(name: &str, mode: u32, data: &[u8], level: Compression) -> Result<Self> {
         let mut header = tar::Header::new_gnu();
         header.set_size(u64::try_from(data.len())?);
-        header.set_mode(0o644);
+        header.set_mode(mode);
         header.set_mtime(0);
         let mut archive = tar::Builder::new(Vec::with_capacity(data.len() + 2048));
         archive.append_data(&mut header, name, data).context("the layer's file does not fit a tar archive")?;
