@@ -8,6 +8,7 @@ pub mod keeper;
 pub mod link;
 pub mod lists;
 mod looks;
+mod parallelism;
 mod report;
 mod rotation;
 pub mod sources;

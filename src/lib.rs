@@ -26,6 +26,7 @@ pub mod node_writes;
 pub mod notices;
 pub mod page;
 pub mod panics;
+pub mod parallelism;
 pub mod plan;
 pub mod pull_secrets;
 pub mod puller;

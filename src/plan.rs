@@ -8,6 +8,7 @@ use crate::{
     desired::{Desired, Target},
     image_ref::{PullPolicy, RegistryHost},
     image_state::{ImageState, Wait},
+    parallelism,
 };
 
 /// One thing to do, about the target with this index.
@@ -35,13 +36,25 @@ pub struct Gates {
     pub runtime_ready: bool,
     /// Nothing begins before this moment, for the list's spread.
     pub spread_until: Option<Moment>,
+    /// Pulls that may run at once where the list leaves it to the agent.
+    pub auto: Auto,
+}
+
+/// What `parallelPulls: auto` means at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Auto(pub usize);
+
+impl Default for Auto {
+    fn default() -> Self {
+        Self(parallelism::FIRST)
+    }
 }
 
 /// Plans. `states` stand in the order of `desired.targets`.
 pub fn plan(desired: &Desired, states: &[&ImageState], cooldowns: &Cooldowns, gates: Gates, now: Moment) -> Plan {
     let mut plan = Plan::default();
     let mut busy = Busy::count(desired, states);
-    let most = desired.limits.parallel_pulls.get();
+    let most = desired.limits.parallel_pulls.get(gates.auto.0);
     let most_each = desired.limits.parallel_pulls_per_registry.unwrap_or(most);
     for (index, (target, state)) in desired.targets.iter().zip(states).enumerate() {
         match due(target, state, now) {
@@ -119,8 +132,8 @@ fn admit(
     let here = busy.at(registry);
     match cooldowns.admission(registry, now) {
         Admission::Closed(until) => return Err((Wait::Cooldown, Some(until))),
-        Admission::OneAtATime if here > 0 => return Err((Wait::Cooldown, None)),
-        Admission::OneAtATime | Admission::Open => {}
+        Admission::AtMost(most) if here >= most => return Err((Wait::Cooldown, None)),
+        Admission::AtMost(_) | Admission::Open => {}
     }
     if busy.total >= most || here >= most_each {
         return Err((Wait::Queue, None));

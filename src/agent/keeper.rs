@@ -19,6 +19,7 @@ use super::{
     link::LinkEvent,
     lists::ListUpdate,
     looks::{LookNews, Looks},
+    parallelism::Watch,
     rotation::Rotation,
     sources::{Change, SourceNames, Sources},
 };
@@ -93,6 +94,7 @@ pub struct Keeper<R> {
     clock: Clock,
     reporter: R,
     stock: Stock,
+    parallelism: Watch,
     runtime: Option<Runtime>,
     /// Why it does not answer.
     runtime_problem: Option<String>,
@@ -130,6 +132,7 @@ impl<R: Reporter> Keeper<R> {
             reporter,
             // where each image has one attempt, none waits for another one's registry
             stock: Stock::new(settings.once.is_none_or(|o| o.retry_until.is_some())),
+            parallelism: Watch::default(),
             runtime: None,
             runtime_problem: None,
             was_linked: false,
@@ -157,6 +160,11 @@ impl<R: Reporter> Keeper<R> {
                 Some(news) = self.cluster.news() => self.cluster_news(news),
                 news = self.looks.news(), if self.runtime.is_some() => self.look_news(news),
                 Some(done) = self.pulls.join_next() => self.pulled(done),
+                () = self.parallelism.due() => {
+                    if !self.parallelism.look(self.pulling.len(), self.clock.now()) {
+                        continue;
+                    }
+                }
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
                     continue;
@@ -195,6 +203,7 @@ impl<R: Reporter> Keeper<R> {
     /// Plans, starts what may start, and tells what changed.
     fn turn(&mut self) {
         let now = self.clock.now();
+        self.stock.allow(self.parallelism.number());
         let plan = self.stock.plan(now);
         let deadline = self.once.and_then(|once| once.retry_until);
         let over = deadline.is_some_and(|until| now >= until);
@@ -207,6 +216,7 @@ impl<R: Reporter> Keeper<R> {
                 Action::Hold(..) => {}
             }
         }
+        self.parallelism.turned(!self.pulling.is_empty() && self.stock.waits_for_auto(), now);
         for transition in self.stock.take_transitions() {
             self.reporter.transition(&transition);
         }
@@ -336,6 +346,7 @@ impl<R: Reporter> Keeper<R> {
         match event {
             LinkEvent::Up(runtime) => {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
+                self.parallelism.runtime(runtime.name());
                 self.runtime = Some(*runtime);
                 self.runtime_problem = None;
                 if self.was_linked {

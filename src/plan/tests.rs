@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use super::*;
 use crate::{
     backoff::IMAGE,
+    cooldown::Refused,
     desired::SourcedList,
     error_class::{ErrorClass, PullError},
     image_state::Stored,
@@ -24,7 +25,7 @@ fn queued() -> ImageState {
 }
 
 fn planned(desired: &Desired, states: &[ImageState], cooldowns: &Cooldowns, now: u64) -> Plan {
-    let gates = Gates { runtime_ready: true, spread_until: None };
+    let gates = Gates { runtime_ready: true, ..Gates::default() };
     plan(desired, &states.iter().collect::<Vec<_>>(), cooldowns, gates, at(now))
 }
 
@@ -49,7 +50,7 @@ fn nothing_begins_before_the_store_was_looked_at() {
 #[test]
 fn spread_holds_everything_until_its_moment() {
     let wanted = desired("images: [a.io/x:1]");
-    let gates = Gates { runtime_ready: true, spread_until: Some(at(20)) };
+    let gates = Gates { runtime_ready: true, spread_until: Some(at(20)), ..Gates::default() };
     let early = plan(&wanted, &[&queued()], &Cooldowns::default(), gates, at(5));
     assert_eq!(early, Plan { actions: vec![Action::Hold(0, Wait::Spread)], wake: Some(at(20)) });
     let due = plan(&wanted, &[&queued()], &Cooldowns::default(), gates, at(20));
@@ -60,7 +61,8 @@ fn spread_holds_everything_until_its_moment() {
 fn a_cooling_registry_lets_nothing_begin_and_then_one() {
     let wanted = desired("images: [a.io/x:1, a.io/y:1, b.io/z:1]");
     let mut cooldowns = Cooldowns::default();
-    cooldowns.failed(wanted.targets[0].image.registry(), at(0), at(0), 0.0);
+    let refused = Refused { began: at(0), at_once: 1, limited: true };
+    cooldowns.failed(wanted.targets[0].image.registry(), refused, at(0), 0.0);
     let states = vec![queued(); 3];
     let closed = planned(&wanted, &states, &cooldowns, 1);
     assert_eq!(closed.actions, [Action::Hold(0, Wait::Cooldown), Action::Hold(1, Wait::Cooldown), Action::Start(2)]);
