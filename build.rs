@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "proto/containerd-content.proto",
         "proto/containerd-events.proto",
         "proto/containerd-images.proto",
+        "proto/containerd-leases.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()

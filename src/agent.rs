@@ -9,6 +9,7 @@ pub mod link;
 pub mod lists;
 mod looks;
 mod parallelism;
+mod progress;
 mod report;
 mod rotation;
 pub mod sources;

@@ -15,3 +15,8 @@ pub mod events {
 pub mod images {
     tonic::include_proto!("containerd.services.images.v1");
 }
+
+/// What belongs to a pull, and is kept while it lasts.
+pub mod leases {
+    tonic::include_proto!("containerd.services.leases.v1");
+}

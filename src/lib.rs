@@ -28,6 +28,7 @@ pub mod page;
 pub mod panics;
 pub mod parallelism;
 pub mod plan;
+pub mod progress;
 pub mod pull_secrets;
 pub mod puller;
 pub mod runtime;

@@ -114,15 +114,18 @@ impl Metrics {
         let registry = self.label(registry);
         let registry = registry.as_str();
         let (result, class) = match outcome {
-            Outcome::Pulled { stored, .. } => {
-                self.pulled_bytes.with_label_values(&[registry]).inc_by(stored.size);
-                ("success", "")
-            }
+            Outcome::Pulled { .. } => ("success", ""),
             Outcome::Failed(error) => ("failure", error.class.as_str()),
             Outcome::Interrupted => ("failure", ErrorClass::RuntimeUnavailable.as_str()),
         };
         self.pulls.with_label_values(&[registry, result, class]).inc();
         self.pull_duration.with_label_values(&[registry]).observe(took.as_secs_f64());
+    }
+
+    /// So many bytes came from a registry.
+    pub fn downloaded(&mut self, registry: &RegistryHost, bytes: u64) {
+        let registry = self.label(registry);
+        self.pulled_bytes.with_label_values(&[&registry]).inc_by(bytes);
     }
 
     /// One source was asked for credentials.

@@ -7,7 +7,7 @@ pub mod text;
 use std::time::Duration;
 
 /// A time as people say it, in its two largest units.
-fn spoken(time: Duration) -> String {
+pub(crate) fn spoken(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     match (hours, minutes, seconds % 60) {

@@ -20,14 +20,15 @@ use crate::{
 /// Pulls a target with the credentials that were found for it; anonymously, once, where there are none.
 ///
 /// The bound counts from here, so time in the queue is not in it. Dropping the future ends the pull in the runtime.
-pub async fn pull(runtime: &Runtime, target: &Target, credentials: &[Credential]) -> Outcome {
+/// What the runtime brings belongs to the lease, where there is one.
+pub async fn pull(runtime: &Runtime, target: &Target, credentials: &[Credential], lease: Option<&str>) -> Outcome {
     let bound = target.pull_timeout;
     let deadline = Instant::now() + bound;
     let mut failures: Vec<PullError> = Vec::new();
     let tries: Vec<Option<&Credential>> =
         if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };
     for credential in tries {
-        match timeout_at(deadline, try_one(runtime, target, credential, credentials)).await {
+        match timeout_at(deadline, try_one(runtime, target, credential, credentials, lease)).await {
             Err(_) => return Outcome::Failed(timed_out(bound)),
             Ok(Try::Pulled(stored)) => {
                 let credential =
@@ -54,10 +55,16 @@ enum Try {
 }
 
 /// One try. No error shows anything of any of the credentials: a server may remember what it was sent before.
-async fn try_one(runtime: &Runtime, target: &Target, credential: Option<&Credential>, all: &[Credential]) -> Try {
+async fn try_one(
+    runtime: &Runtime,
+    target: &Target,
+    credential: Option<&Credential>,
+    all: &[Credential],
+    lease: Option<&str>,
+) -> Try {
     let namespace = target.pull_secrets.first().and_then(|s| s.namespace.as_deref());
     let auth = credential.map(|c| c.auth.to_cri());
-    match runtime.pull(spec_of(target), auth, namespace).await {
+    match runtime.pull(spec_of(target), auth, namespace, lease).await {
         Ok(image_ref) => Try::Pulled(what_came(runtime, target, &image_ref).await),
         // the connection ended under the call: the runtime's end, not the image's
         Err(status) if lost(&status) => Try::Interrupted,

@@ -1,6 +1,7 @@
 //! The node's container runtime, over CRI version 1 on a unix socket.
 
 mod connection;
+mod content;
 pub mod endpoint;
 mod look;
 
@@ -8,8 +9,11 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 pub use connection::Closed;
 pub use endpoint::Endpoint;
-use tokio::time::{Instant, timeout};
-use tonic::{Code, Status, transport::Channel};
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, timeout},
+};
+use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     cri::{
@@ -71,6 +75,9 @@ pub struct Runtime {
     version: VersionResponse,
     closed: Closed,
     observer: Observer,
+    channel: Channel,
+    /// Whether containerd's own services answer, once that was asked.
+    tells_progress: Arc<OnceCell<bool>>,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -98,13 +105,15 @@ impl Runtime {
         let code = answer.as_ref().map_or_else(|status| code_name(status), |_| "OK");
         observer("Version", code, began.elapsed());
         let mut runtime = Self {
-            images: ImageServiceClient::new(channel)
+            images: ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
             endpoint: endpoint.clone(),
             version: VersionResponse::default(),
             closed,
             observer,
+            channel,
+            tells_progress: Arc::default(),
         };
         match answer {
             Ok(version) => runtime.version = version.into_inner(),
@@ -159,12 +168,14 @@ impl Runtime {
         Ok(self.observed("ImageStatus", bounded(call)).await?.into_inner().image)
     }
 
-    /// Pulls. There is no bound here: the caller drops the future to end the pull, which the runtime notices.
+    /// Pulls, under a lease if there is one. There is no bound here: the caller drops the future to end the pull, which
+    /// the runtime notices.
     pub async fn pull(
         &self,
         image: ImageSpec,
         auth: Option<AuthConfig>,
         namespace: Option<&str>,
+        lease: Option<&str>,
     ) -> Result<String, Status> {
         let mut client = self.images.clone();
         let sandbox_config = (namespace.is_some() || !image.runtime_handler.is_empty()).then(|| PodSandboxConfig {
@@ -173,7 +184,11 @@ impl Runtime {
                 ..Default::default()
             }),
         });
-        let call = client.pull_image(PullImageRequest { image: Some(image), auth, sandbox_config });
+        let mut request = Request::new(PullImageRequest { image: Some(image), auth, sandbox_config });
+        if let Some(lease) = lease.and_then(|lease| lease.parse().ok()) {
+            request.metadata_mut().insert("containerd-lease", lease);
+        }
+        let call = client.pull_image(request);
         Ok(self.observed("PullImage", call).await?.into_inner().image_ref)
     }
 

@@ -14,6 +14,7 @@ use crate::{
     image_ref::ImageRef,
     image_state::{ImageState, Wait},
     list::ListProblem,
+    progress::{ImageProgress, NodeProgress},
     stock::{Stock, Warmth},
 };
 
@@ -62,6 +63,9 @@ pub struct Status {
     pub not_warm_reason: String,
     /// One for each text that was written, in list order.
     pub images: Vec<ImageStatus>,
+    /// How far all pulls under way are together, a layer that several share counted once; null while there are none, or
+    /// where the runtime does not tell.
+    pub progress: Option<Progress>,
     /// Pulls under way.
     #[serde(skip)]
     pub pulls_in_flight: i64,
@@ -77,6 +81,18 @@ pub struct Status {
     /// Used part of the image filesystem, where it is known.
     #[serde(skip)]
     pub image_fs_used_ratio: Option<f64>,
+}
+
+/// How far the node's pulls are together.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Bytes that are there.
+    pub downloaded_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Speed over the last seconds.
+    pub bytes_per_second: u64,
 }
 
 /// One image.
@@ -156,6 +172,27 @@ impl Status {
         }
     }
 
+    /// Adds how far running pulls are, each and together.
+    pub fn add_progress<'a>(
+        &mut self,
+        stock: &Stock,
+        node: Option<NodeProgress>,
+        progress: impl Fn(&TargetKey) -> Option<&'a ImageProgress>,
+    ) {
+        self.progress = node.map(Progress::of);
+        for (image, row) in self.images.iter_mut().zip(&stock.desired().rows) {
+            let RowKind::Target(index) = row.kind else { continue };
+            let (target, state, _) = stock.target(index);
+            if let (ImageState::Pulling { .. }, Some(progress)) = (state, progress(&target.key)) {
+                image.phase = Some(progress.phase.as_str());
+                image.downloaded_bytes = progress.downloaded;
+                image.total_bytes = progress.total;
+                image.bytes_per_second = progress.bytes_per_second;
+                image.seconds_left = progress.seconds_left;
+            }
+        }
+    }
+
     /// Adds to each image what was wrong while its credentials were looked for.
     pub fn add_problems(&mut self, stock: &Stock, problems: impl Fn(&TargetKey) -> Vec<String>) {
         for (image, row) in self.images.iter_mut().zip(&stock.desired().rows) {
@@ -163,6 +200,13 @@ impl Status {
                 image.problems = problems(&stock.target(index).0.key);
             }
         }
+    }
+}
+
+impl Progress {
+    fn of(node: NodeProgress) -> Self {
+        let NodeProgress { downloaded, total, bytes_per_second } = node;
+        Self { downloaded_bytes: downloaded, total_bytes: total, bytes_per_second }
     }
 }
 

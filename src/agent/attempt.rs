@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use super::progress::Follow;
 use crate::{
     clock::Moment,
     credentials::{
@@ -9,6 +10,7 @@ use crate::{
         lookup::{self, Credentials, Request},
     },
     desired::{Target, TargetKey},
+    progress::Sample,
     pull_secrets::{Fetched, PullSecrets, Seen},
     puller,
     runtime::Runtime,
@@ -35,6 +37,8 @@ pub(super) struct Done {
     pub(super) problems: Vec<String>,
     /// The Secrets and service accounts that it used.
     pub(super) seen: Vec<Seen>,
+    /// What it brought, as the runtime's content store says; none where it does not.
+    pub(super) brought: Option<Sample>,
 }
 
 /// One attempt at one image.
@@ -45,12 +49,13 @@ pub(super) struct Attempt {
     pub(super) target: Target,
     pub(super) sources: Sources,
     pub(super) began: Moment,
+    pub(super) follow: Follow,
 }
 
 impl Attempt {
     /// Finds the credentials as they are now, then pulls.
     pub(super) async fn make(self) -> Done {
-        let Self { number, runtime, target, sources, began } = self;
+        let Self { number, runtime, target, sources, began, mut follow } = self;
         let Fetched { pull_secrets, service_account_secrets, mut problems, seen } =
             sources.named.fetch(&target.pull_secrets, &target.service_accounts).await;
         let request = Request {
@@ -61,8 +66,13 @@ impl Attempt {
         };
         let found = sources.node.lookup(request).await;
         problems.extend(found.problems);
-        let outcome = puller::pull(&runtime, &target, &found.credentials).await;
-        Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen }
+        let lease = follow.lease(&runtime, &target).await;
+        let outcome = tokio::select! {
+            outcome = puller::pull(&runtime, &target, &found.credentials, lease.as_deref()) => outcome,
+            error = follow.stalled() => Outcome::Failed(error),
+        };
+        let brought = follow.finish(&runtime).await;
+        Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen, brought }
     }
 }
 

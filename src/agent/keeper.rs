@@ -20,6 +20,7 @@ use super::{
     lists::ListUpdate,
     looks::{LookNews, Looks},
     parallelism::Watch,
+    progress::{Counted, Following},
     rotation::Rotation,
     sources::{Change, SourceNames, Sources},
 };
@@ -107,6 +108,7 @@ pub struct Keeper<R> {
     pulling: HashMap<TargetKey, (u64, AbortHandle)>,
     /// Pulls begun so far.
     begun: u64,
+    progress: Following,
     wake: Option<Moment>,
     warm: Option<bool>,
     warmed_once: bool,
@@ -141,6 +143,7 @@ impl<R: Reporter> Keeper<R> {
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
             begun: 0,
+            progress: Following::new(),
             wake: None,
             warm: None,
             warmed_once: false,
@@ -165,6 +168,12 @@ impl<R: Reporter> Keeper<R> {
                         continue;
                     }
                 }
+                answer = self.progress.news(), if self.progress.is_on() => {
+                    let stall_timeout = self.stock.desired().limits.stall_timeout;
+                    let counted = self.progress.saw(answer, stall_timeout, self.clock.now());
+                    self.downloaded(counted);
+                    continue;
+                }
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
                     continue;
@@ -181,6 +190,7 @@ impl<R: Reporter> Keeper<R> {
         }
         let status = self.status();
         self.pulls.abort_all();
+        self.progress.give_all_up();
         if !self.pulling.is_empty() {
             // the runtime hears of it by the connection, which needs a moment to say so
             sleep(FAREWELL).await;
@@ -248,15 +258,17 @@ impl<R: Reporter> Keeper<R> {
         self.stock.started(index, now);
         self.begun += 1;
         let sources = self.credentials.clone();
-        let attempt = Attempt { number: self.begun, runtime, target, sources, began: now };
+        let follow = self.progress.begin(self.begun, &runtime, &target);
+        let attempt = Attempt { number: self.begun, runtime, target, sources, began: now, follow };
         let handle = self.pulls.spawn(attempt.make());
         self.pulling.insert(key, (self.begun, handle));
     }
 
     fn pulled(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // a pull that was ended by this keeper has nothing to tell
-        let Ok(Done { number, key, began, outcome, lookups, problems, seen }) = done else { return };
+        let Ok(Done { number, key, began, outcome, lookups, problems, seen, brought }) = done else { return };
         let now = self.clock.now();
+        let counted = self.progress.end(number, brought, now);
         // one that had ended when its entry went away must not be taken for the pull of an entry that came back
         if self.pulling.get(&key).is_none_or(|(current, _)| *current != number) {
             return;
@@ -267,9 +279,17 @@ impl<R: Reporter> Keeper<R> {
         }
         self.credential_problems.note(&key, problems);
         if let Some(index) = self.stock.find(&key) {
-            let (target, _, _) = self.stock.target(index);
-            self.metrics.pulled(target.image.registry(), &outcome, now.since(began));
+            let (target, _, before) = self.stock.target(index);
+            let registry = target.image.registry();
+            self.metrics.pulled(registry, &outcome, now.since(began));
+            // where the runtime does not say what came, what it has now counts, unless it had that before
+            if let (None, Outcome::Pulled { stored, .. }) = (&counted, &outcome)
+                && before.is_none_or(|before| before.digest != stored.digest)
+            {
+                self.metrics.downloaded(registry, stored.size);
+            }
         }
+        self.downloaded(counted.unwrap_or_default());
         if outcome == Outcome::Interrupted {
             self.looks.soon();
         }
@@ -278,6 +298,19 @@ impl<R: Reporter> Keeper<R> {
         let changed = failed && self.rotation.failed(&key, began, seen);
         if let Some(index) = self.stock.find(&key).filter(|_| changed) {
             self.stock.forgive(index, now);
+        }
+    }
+
+    /// Bytes came.
+    fn downloaded(&mut self, counted: Counted) {
+        for (registry, bytes) in counted {
+            self.metrics.downloaded(&registry, bytes);
+        }
+        let stock = &self.stock;
+        for (key, progress) in self.progress.images() {
+            if let Some(index) = stock.find(key) {
+                self.reporter.progress(stock.target(index).0.image.written(), progress);
+            }
         }
     }
 
@@ -329,8 +362,9 @@ impl<R: Reporter> Keeper<R> {
             self.stock.spread(now + spread::moment(&self.node_name, &desired.revision, desired.limits.spread));
         }
         for unwanted in self.stock.apply(desired, now) {
-            if let Some((_, pull)) = self.pulling.remove(&unwanted) {
+            if let Some((number, pull)) = self.pulling.remove(&unwanted) {
                 pull.abort();
+                self.progress.give_up(number);
             }
         }
         self.credential_problems.retain(&self.stock);
@@ -443,6 +477,7 @@ impl<R: Reporter> Keeper<R> {
             ..Status::of(&self.stock, self.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
         status.add_problems(&self.stock, |key| self.credential_problems.of(key));
+        status.add_progress(&self.stock, self.progress.node(), |key| self.progress.of(key));
         status
     }
 }

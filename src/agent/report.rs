@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     image_state::ImageState,
+    progress::ImageProgress,
     stock::{Stock, Transition, Warmth},
 };
 
@@ -15,6 +16,8 @@ pub trait Reporter {
     fn warmth(&mut self, warmth: &Warmth);
     /// A list was read, with these problems; it may be out of use.
     fn list(&mut self, _list: &Arc<str>, _problems: &[String]) {}
+    /// A pull under way is that far.
+    fn progress(&mut self, _image: &str, _progress: &ImageProgress) {}
     /// The loop turned.
     fn turned(&mut self, _stock: &Stock) {}
 }
@@ -30,6 +33,10 @@ impl Reporter for Box<dyn Reporter> {
 
     fn list(&mut self, list: &Arc<str>, problems: &[String]) {
         (**self).list(list, problems);
+    }
+
+    fn progress(&mut self, image: &str, progress: &ImageProgress) {
+        (**self).progress(image, progress);
     }
 
     fn turned(&mut self, stock: &Stock) {

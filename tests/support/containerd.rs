@@ -33,6 +33,8 @@ pub struct Options {
     pub ext4: bool,
     /// containerd gives a pull up when it moved nothing for this long.
     pub progress_timeout: Option<Duration>,
+    /// A folder of programs that it finds before the system's.
+    pub programs: Option<PathBuf>,
 }
 
 /// A running containerd. Dropping it kills it and removes all that it stored.
@@ -40,6 +42,7 @@ pub struct Containerd {
     part: ContainerdPart,
     process: Option<Running>,
     client: Client,
+    programs: Option<PathBuf>,
     // last, so that it is removed when nothing uses it any more
     folder: TempDir,
 }
@@ -59,7 +62,7 @@ impl Containerd {
         }
         fs::write(folder.path().join("config.toml"), config(part, folder.path(), &options)?)?;
         let client = Client::lazy(&socket_in(folder.path()))?;
-        let mut containerd = Self { part: part.clone(), process: None, client, folder };
+        let mut containerd = Self { part: part.clone(), process: None, client, programs: options.programs, folder };
         if let Some(size) = options.disk {
             // unmounted by the value that exists by now, whatever comes next
             if options.ext4 { loop_disk(&root, size)? } else { small_disk(&root, size)? }
@@ -154,6 +157,11 @@ impl Containerd {
             .arg(self.folder.path().join("config.toml"))
             .env("TMPDIR", self.folder.path().join("tmp"))
             .env_remove("NOTIFY_SOCKET");
+        if let Some(programs) = &self.programs {
+            let path = self.part.path();
+            command
+                .env("PATH", std::env::join_paths([programs.clone()].into_iter().chain(std::env::split_paths(&path)))?);
+        }
         self.process = Some(Running::start("containerd", command, self.folder.path())?);
         Ok(())
     }

@@ -3,24 +3,29 @@
 use std::{collections::HashMap, io::IsTerminal as _, sync::Arc, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::time::Instant;
 
 use crate::{
     agent::Reporter,
     cli::{output::note, table::bytes},
     error_text::one_line,
     image_state::ImageState,
+    page::spoken,
+    progress::{ImageProgress, Phase},
     stock::{Transition, Warmth},
 };
 
 /// How often a bar is drawn.
 const TICK: Duration = Duration::from_millis(120);
+/// How often a line tells of a pull under way.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// What fits where stderr goes.
 pub(super) fn reporter() -> Box<dyn Reporter> {
     if std::io::stderr().is_terminal() {
         Box::new(Bars { all: MultiProgress::new(), bars: HashMap::new() })
     } else {
-        Box::new(Lines)
+        Box::new(Lines { told: HashMap::new() })
     }
 }
 
@@ -44,11 +49,44 @@ fn line(transition: &Transition) -> Option<String> {
     }
 }
 
+/// How far a pull is, in words.
+fn far(progress: &ImageProgress) -> String {
+    let mut words = vec![progress.phase.as_str().to_owned()];
+    match (progress.phase, progress.downloaded, progress.total) {
+        (Phase::Downloading, Some(done), Some(total)) if total > 0 => {
+            words.push(format!("{} % of {}", u128::from(done) * 100 / u128::from(total), bytes(total)));
+        }
+        (Phase::Unpacking, _, Some(total)) => words.push(bytes(total)),
+        _ => {}
+    }
+    words.extend(progress.bytes_per_second.map(|speed| format!("{}/s", bytes(speed))));
+    words.extend(progress.seconds_left.map(|left| format!("{} left", spoken(Duration::from_secs(left)))));
+    words.join(", ")
+}
+
 /// For logs and pipes.
-struct Lines;
+struct Lines {
+    /// When something was last told about an image, and its phase then.
+    told: HashMap<Arc<str>, (Instant, Option<Phase>)>,
+}
 
 impl Reporter for Lines {
+    fn progress(&mut self, image: &str, progress: &ImageProgress) {
+        let Some((at, phase)) = self.told.get_mut(image) else { return };
+        // what takes no ten seconds needs no line, and what unpacks says so once
+        let again = progress.phase == Phase::Downloading || *phase != Some(progress.phase);
+        if at.elapsed() >= LINE_EVERY && again {
+            (*at, *phase) = (Instant::now(), Some(progress.phase));
+            note(&format!("{}: {}", one_line(image), far(progress)));
+        }
+    }
+
     fn transition(&mut self, transition: &Transition) {
+        if let ImageState::Pulling { .. } = &transition.to {
+            self.told.insert(transition.image.clone(), (Instant::now(), None));
+        } else {
+            self.told.remove(&transition.image);
+        }
         if let Some(line) = line(transition) {
             note(&line);
         }
@@ -63,13 +101,30 @@ struct Bars {
     bars: HashMap<Arc<str>, ProgressBar>,
 }
 
+/// Without a style that can be read the bar keeps the one it has.
+fn style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+}
+
 impl Reporter for Bars {
+    fn progress(&mut self, image: &str, progress: &ImageProgress) {
+        let Some(bar) = self.bars.get(image) else { return };
+        bar.set_message(format!("{}: {}", one_line(image), far(progress)));
+        if let (Some(done), Some(total)) = (progress.downloaded, progress.total) {
+            if bar.length() != Some(total) {
+                bar.set_length(total);
+                style(bar, "{spinner} [{bar:20}] {msg} {elapsed}");
+            }
+            bar.set_position(done.min(total));
+        }
+    }
+
     fn transition(&mut self, transition: &Transition) {
         if let ImageState::Pulling { attempt, .. } = &transition.to {
             let bar = self.all.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-                bar.set_style(style);
-            }
+            style(&bar, "{spinner} {msg} {elapsed}");
             let again = if *attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
             bar.set_message(format!("{}: pulling{again}", one_line(&transition.image)));
             bar.enable_steady_tick(TICK);

@@ -1,0 +1,287 @@
+//! Follows running pulls: asks the runtime about once a second how far they are, while there are any, and ends those
+//! that stand still.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+use tonic::Status as RpcStatus;
+
+use crate::{
+    clock::Moment,
+    desired::{Target, TargetKey},
+    error_class::{ErrorClass, PullError},
+    image_ref::RegistryHost,
+    progress::{ImageProgress, LeaseId, NodeProgress, RuntimeTime, Sample, Stall, Tracker, catalogue::Catalogue},
+    runtime::Runtime,
+};
+
+/// How often the runtime is asked.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How soon after the beginning of a pull.
+const FIRST: Duration = Duration::from_millis(300);
+/// How soon after an answer that was an error.
+const RETRY: Duration = Duration::from_secs(5);
+/// How much longer than the pull's own bound its lease lasts, for the time in which the runtime is asked a last time.
+const GRACE: Duration = Duration::from_mins(5);
+/// Bound of the last sample and of the end of a lease.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What was counted: bytes by registry.
+pub(super) type Counted = Vec<(RegistryHost, u64)>;
+
+/// The attempt's end of a pull that is followed.
+pub(super) struct Follow {
+    lease: LeaseId,
+    leased_at: Arc<OnceLock<RuntimeTime>>,
+    /// Tells that the lease was made.
+    made: Arc<Notify>,
+    stalled: oneshot::Receiver<PullError>,
+}
+
+impl Follow {
+    /// Makes the lease of a pull. None where the runtime knows none, or does not make it now: then the pull is not
+    /// followed, and nothing else changes.
+    pub(super) async fn lease(&self, runtime: &Runtime, target: &Target) -> Option<LeaseId> {
+        if !runtime.tells_progress().await.unwrap_or(false) {
+            return None;
+        }
+        match runtime.lease(&self.lease, target.pull_timeout.saturating_add(GRACE)).await {
+            Ok(made) => {
+                // nobody else sets it
+                let _ = self.leased_at.set(made);
+                self.made.notify_one();
+                Some(self.lease.clone())
+            }
+            Err(status) => {
+                tracing::debug!(error = status.message(), "no lease: this pull shows no progress");
+                None
+            }
+        }
+    }
+
+    /// Resolves when the pull stands still.
+    pub(super) async fn stalled(&mut self) -> PullError {
+        match (&mut self.stalled).await {
+            Ok(error) => error,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The pull ended: what it brought, before its lease is let go.
+    pub(super) async fn finish(self, runtime: &Runtime) -> Option<Sample> {
+        self.leased_at.get()?;
+        let last = async {
+            let leases = [(LAST, self.lease.to_string())];
+            let sample = runtime.sample(&leases, Catalogue::default()).await.ok();
+            // it ends by itself if it cannot be ended now
+            let _ = runtime.release(&self.lease).await;
+            sample
+        };
+        timeout(FAREWELL, last).await.ok().flatten()
+    }
+}
+
+/// The number under which a last sample has its only lease.
+const LAST: u64 = 0;
+
+/// A pull that is followed, or will be when its lease is made.
+struct Followed {
+    key: TargetKey,
+    registry: RegistryHost,
+    runtime: Runtime,
+    lease: LeaseId,
+    leased_at: Arc<OnceLock<RuntimeTime>>,
+    tracked: bool,
+    stalled: Option<oneshot::Sender<PullError>>,
+}
+
+/// All pulls of a keeper that are followed.
+pub(super) struct Following {
+    /// Makes the names of leases differ from those of other agents on this node, and of earlier ones.
+    name: String,
+    pulls: BTreeMap<u64, Followed>,
+    tracker: Tracker,
+    catalogue: Catalogue,
+    poll: JoinSet<Result<Sample, RpcStatus>>,
+    /// A last sample was taken in while a poll was under way, which is older.
+    outdated: bool,
+    next: Instant,
+    leased: Arc<Notify>,
+}
+
+impl Following {
+    pub(super) fn new() -> Self {
+        Self {
+            name: format!("prepull-{}-{:08x}", std::process::id(), fastrand::u32(..)),
+            pulls: BTreeMap::new(),
+            tracker: Tracker::default(),
+            catalogue: Catalogue::default(),
+            poll: JoinSet::new(),
+            outdated: false,
+            next: Instant::now(),
+            leased: Arc::default(),
+        }
+    }
+
+    /// A pull begins.
+    pub(super) fn begin(&mut self, number: u64, runtime: &Runtime, target: &Target) -> Follow {
+        let (sender, receiver) = oneshot::channel();
+        let leased_at = Arc::new(OnceLock::new());
+        let lease: LeaseId = format!("{}-{number}", self.name).into();
+        let follow =
+            Follow { lease: lease.clone(), leased_at: leased_at.clone(), made: self.leased.clone(), stalled: receiver };
+        let followed = Followed {
+            key: target.key.clone(),
+            registry: target.image.registry().clone(),
+            runtime: runtime.clone(),
+            lease,
+            leased_at,
+            tracked: false,
+            stalled: Some(sender),
+        };
+        self.next = if self.pulls.is_empty() { Instant::now() + FIRST } else { self.next.min(Instant::now() + FIRST) };
+        self.pulls.insert(number, followed);
+        follow
+    }
+
+    /// A pull ended by itself, and this is what it brought. None where it was not followed.
+    pub(super) fn end(&mut self, number: u64, last: Option<Sample>, now: Moment) -> Option<Counted> {
+        self.track(now);
+        let followed = self.pulls.remove(&number)?;
+        followed.leased_at.get()?;
+        let counted = last.map(|mut last| {
+            last.leases = last.leases.remove(&LAST).map(|leased| (number, leased)).into_iter().collect();
+            self.tracker.settle(number, &last, now)
+        });
+        self.outdated = !self.poll.is_empty();
+        self.tracker.end(number);
+        Some(counted.into_iter().flatten().collect())
+    }
+
+    /// A pull was given up.
+    pub(super) fn give_up(&mut self, number: u64) {
+        if let Some(followed) = self.pulls.remove(&number) {
+            self.tracker.end(number);
+            if followed.leased_at.get().is_some() {
+                let Followed { runtime, lease, .. } = followed;
+                tokio::spawn(async move {
+                    // it ends by itself if it cannot be ended now
+                    let _ = timeout(FAREWELL, runtime.release(&lease)).await;
+                });
+            }
+        }
+    }
+
+    /// All pulls were given up.
+    pub(super) fn give_all_up(&mut self) {
+        let numbers: Vec<_> = self.pulls.keys().copied().collect();
+        for number in numbers {
+            self.give_up(number);
+        }
+    }
+
+    /// Whether there is anything to ask about.
+    pub(super) fn is_on(&self) -> bool {
+        !self.pulls.is_empty()
+    }
+
+    /// Waits for the next answer of the runtime. Dropping the future loses nothing.
+    pub(super) async fn news(&mut self) -> Result<Sample, RpcStatus> {
+        loop {
+            if let Some(answer) = self.poll.join_next().await {
+                let answer = answer.unwrap_or_else(|_| Err(RpcStatus::cancelled("the connection ended")));
+                self.next = Instant::now() + if answer.is_ok() { INTERVAL } else { RETRY };
+                if std::mem::take(&mut self.outdated) {
+                    self.next = Instant::now();
+                    continue;
+                }
+                return answer;
+            }
+            if self.pulls.values().all(|followed| followed.leased_at.get().is_none()) {
+                // nothing to ask about, and never will be where the runtime knows no leases
+                self.leased.notified().await;
+                continue;
+            }
+            sleep_until(self.next).await;
+            self.ask();
+        }
+    }
+
+    fn ask(&mut self) {
+        let leased = || self.pulls.iter().filter(|(_, followed)| followed.leased_at.get().is_some());
+        let leases: Vec<_> = leased().map(|(number, followed)| (*number, followed.lease.to_string())).collect();
+        // all of them are on one connection: a new one comes when the pulls of the old one have ended
+        let Some(runtime) = leased().next_back().map(|(_, followed)| followed.runtime.clone()) else { return };
+        let known = std::mem::take(&mut self.catalogue);
+        self.poll.spawn(async move { runtime.sample(&leases, known).await });
+    }
+
+    /// Takes an answer in, and ends pulls that stand still for longer than `stall_timeout`.
+    pub(super) fn saw(&mut self, answer: Result<Sample, RpcStatus>, stall_timeout: Duration, now: Moment) -> Counted {
+        self.track(now);
+        let sample = match answer {
+            Ok(sample) => sample,
+            Err(status) => {
+                tracing::debug!(error = status.message(), "the runtime does not say how far pulls are; asking again");
+                return Counted::new();
+            }
+        };
+        let counted = self.tracker.saw(&sample, now);
+        self.catalogue = sample.catalogue;
+        let stalls = self.tracker.stalled(stall_timeout, now);
+        for stall in &stalls {
+            let sender = self.pulls.get_mut(&stall.number).and_then(|followed| followed.stalled.take());
+            if let Some(sender) = sender {
+                // an attempt that has just ended needs no telling
+                let _ = sender.send(error(stall));
+            }
+        }
+        if !stalls.is_empty() {
+            self.tracker.gave_up(now);
+        }
+        counted
+    }
+
+    /// Begins to track pulls whose leases have been made.
+    fn track(&mut self, now: Moment) {
+        for (number, followed) in &mut self.pulls {
+            if let Some(leased_at) = followed.leased_at.get().filter(|_| !followed.tracked) {
+                followed.tracked = true;
+                self.tracker.begin(*number, followed.key.clone(), followed.registry.clone(), *leased_at, now);
+            }
+        }
+    }
+
+    /// How far an image is.
+    pub(super) fn of(&self, key: &TargetKey) -> Option<&ImageProgress> {
+        self.tracker.of(key)
+    }
+
+    /// All images that are followed.
+    pub(super) fn images(&self) -> impl Iterator<Item = (&TargetKey, &ImageProgress)> {
+        self.pulls.values().filter_map(|followed| Some((&followed.key, self.tracker.of(&followed.key)?)))
+    }
+
+    /// How far all are together; none while nothing is followed.
+    pub(super) fn node(&self) -> Option<NodeProgress> {
+        (!self.tracker.is_idle()).then(|| self.tracker.node())
+    }
+}
+
+fn error(stall: &Stall) -> PullError {
+    let seconds = stall.silent.as_secs();
+    let text = if stall.begun {
+        format!("the download stands still: no byte came for {seconds} s (stallTimeout), so the pull was ended")
+    } else {
+        format!("nothing came from the registry for {seconds} s (stallTimeout), so the pull was ended")
+    };
+    PullError::own(ErrorClass::Stalled, &text)
+}
