@@ -130,9 +130,10 @@ fn belongs(network: Network, set: &str) -> bool {
 /// The cells that `only` names, with their images pushed.
 pub(crate) async fn of(only: &str, registry: &Registry) -> Result<Vec<Cell>> {
     let wanted = |network: Network, set: &str| {
-        only.split(',').filter_map(|cell| cell.split_once('/')).any(|(n, s)| {
-            (n == "*" || n == network.name()) && (s == "*" || s == set)
-        }) && belongs(network, set)
+        only.split(',')
+            .filter_map(|cell| cell.split_once('/'))
+            .any(|(n, s)| (n == "*" || n == network.name()) && (s == "*" || s == set))
+            && belongs(network, set)
     };
     let mut cells = Vec::new();
     for (position, (set, shared, images)) in SETS.into_iter().enumerate() {

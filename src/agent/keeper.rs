@@ -172,7 +172,9 @@ impl<R: Reporter> Keeper<R> {
                     let stall_timeout = self.stock.desired().limits.stall_timeout;
                     let counted = self.progress.saw(answer, stall_timeout, self.clock.now());
                     self.downloaded(counted);
-                    continue;
+                    if !self.parallelism.sampled(self.pulling.len(), self.clock.now()) {
+                        continue;
+                    }
                 }
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
@@ -305,6 +307,7 @@ impl<R: Reporter> Keeper<R> {
     fn downloaded(&mut self, counted: Counted) {
         for (registry, bytes) in counted {
             self.metrics.downloaded(&registry, bytes);
+            self.parallelism.downloaded(bytes);
         }
         let stock = &self.stock;
         for (key, progress) in self.progress.images() {

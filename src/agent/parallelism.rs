@@ -21,6 +21,8 @@ pub(super) struct Watch {
     next: Option<Instant>,
     /// The processors' counters at the last look, and when that was.
     last: Option<(Processors, Instant)>,
+    /// Bytes that were downloaded since the runtime was asked about all pulls.
+    downloaded: u64,
 }
 
 impl Watch {
@@ -56,6 +58,20 @@ impl Watch {
         }
     }
 
+    /// So many bytes were downloaded.
+    pub(super) fn downloaded(&mut self, bytes: u64) {
+        self.downloaded = self.downloaded.saturating_add(bytes);
+    }
+
+    /// The runtime was asked about all pulls under way. Says whether the number is another one now.
+    pub(super) fn sampled(&mut self, pulling: usize, now: Moment) -> bool {
+        let (before, bytes) = (self.number(), std::mem::take(&mut self.downloaded));
+        if self.next.is_some() {
+            self.parallelism.downloaded(bytes, pulling, now);
+        }
+        self.changed(before)
+    }
+
     /// Looks, and says whether the number is another one now.
     pub(super) fn look(&mut self, pulling: usize, now: Moment) -> bool {
         let before = self.number();
@@ -66,10 +82,15 @@ impl Watch {
             self.parallelism.looked(Sight { pulling, idle: new.idle_since(old, at - then) });
         }
         self.last = processors.map(|processors| (processors, at));
-        if self.number() != before {
-            tracing::debug!(before, now = self.number(), "other number of pulls at once");
+        self.changed(before)
+    }
+
+    fn changed(&self, before: usize) -> bool {
+        let now = self.number();
+        if now != before {
+            tracing::debug!(before, now, "another number of pulls at once");
         }
-        self.number() != before
+        now != before
     }
 }
 
@@ -115,7 +136,10 @@ mod tests {
         let after = Processors { idle: 92817 + 5, ..before };
         let share = after.idle_since(before, Duration::from_millis(100));
         assert!((share - 0.25).abs() < 1e-9, "5 of 20 ticks: {share}");
-        assert!(before.idle_since(after, Duration::from_millis(100)) <= 0.0, "counters that jump back are no idle time");
+        assert!(
+            before.idle_since(after, Duration::from_millis(100)) <= 0.0,
+            "counters that jump back are no idle time"
+        );
         assert_eq!(Processors::read(""), None);
         assert_eq!(Processors::read("cpu 1 2 3 4\n"), None, "without processors");
     }

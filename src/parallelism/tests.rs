@@ -30,7 +30,10 @@ fn warm(world: World, mut auto: Option<&mut Parallelism>, fixed: usize) -> f64 {
             match next {
                 None => next = Some(now + u64::try_from(auto.until_next_look(moment).as_millis()).unwrap()),
                 Some(at) if now >= at => {
-                    auto.looked(Sight { pulling: pulls.len(), idle: idle / (now - looked) as f64 * STEP_MILLIS as f64 });
+                    auto.looked(Sight {
+                        pulling: pulls.len(),
+                        idle: idle / (now - looked) as f64 * STEP_MILLIS as f64,
+                    });
                     (idle, looked) = (0.0, now);
                     next = Some(now + u64::try_from(auto.until_next_look(moment).as_millis()).unwrap());
                 }
@@ -100,6 +103,33 @@ fn idle_processors_raise_it_quickly_and_busy_ones_lower_it_again() {
     assert_eq!(fall[59], FIRST);
 }
 
+/// The number in each second, on a node without room and with a registry that gives so many MB/s to so many pulls.
+fn numbers_on_a_busy_node(rate_at: impl Fn(usize) -> u64, seconds: u64) -> Vec<usize> {
+    let mut auto = Parallelism::default();
+    let numbers = (0..=seconds).map(|second| {
+        auto.looked(Sight { pulling: auto.number(), idle: 0.0 });
+        let bytes = rate_at(auto.number()) * 1_000_000;
+        auto.downloaded(bytes, auto.number(), Moment::after_start(Duration::from_secs(second)));
+        auto.number()
+    });
+    numbers.collect()
+}
+
+#[test]
+fn on_a_busy_node_more_are_tried_and_kept_while_they_bring_more() {
+    let far = numbers_on_a_busy_node(|n| n as u64 * 10, 30);
+    assert_eq!(far[..10], [3, 3, 3, 5, 5, 5, 7, 7, 7, 9]);
+    assert!(far[25..].iter().all(|n| *n >= 14), "{far:?}");
+    let narrow = numbers_on_a_busy_node(|n| (n as u64 * 10).min(60), 60);
+    assert_eq!(narrow.iter().max(), Some(&9));
+    assert!(narrow[20..30].iter().all(|n| *n == 7), "six would be enough: {narrow:?}");
+    let full = numbers_on_a_busy_node(|_| 60, 30);
+    assert_eq!(full[..10], [3, 3, 3, 5, 5, 5, 3, 3, 3, 3], "one trial that brings nothing");
+    assert!(full[6..].iter().all(|n| *n == 3), "and none for a while: {full:?}");
+    let unknown = numbers_on_a_busy_node(|_| 0, 30);
+    assert!(unknown.iter().all(|n| *n == FIRST), "nothing to compare");
+}
+
 #[test]
 fn what_another_limit_holds_up_is_not_raised() {
     let mut auto = Parallelism::default();
@@ -129,10 +159,13 @@ fn it_begins_anew_after_a_rest() {
 
 proptest! {
     #[test]
-    fn it_never_leaves_its_bounds(looks in prop::collection::vec((0usize..40, 0.0f64..=1.0), 0..200)) {
+    fn it_never_leaves_its_bounds(
+        looks in prop::collection::vec((0usize..40, 0.0f64..=1.0, 0u64..1_000_000_000), 0..200)
+    ) {
         let mut auto = Parallelism::default();
-        for (pulling, idle) in looks {
+        for (second, (pulling, idle, bytes)) in looks.into_iter().enumerate() {
             auto.looked(Sight { pulling, idle });
+            auto.downloaded(bytes, pulling, Moment::after_start(Duration::from_secs(second as u64)));
             prop_assert!((FIRST..=MOST).contains(&auto.number()));
         }
     }
