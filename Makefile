@@ -11,7 +11,7 @@ TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed -E 's/.*"t
 help: ## what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: ## a private containerd, two private registries and the agent that stocks one from the other; ONCE=1 ends by itself
+demo: ## a private containerd, three private registries (one slow) and the agent that stocks one from the others; ONCE=1 ends by itself
 	@hack/install-parts
 	@$(CARGO) build --quiet --bin prepull --example demo
 	@$(CARGO) run --quiet --example demo -- $(if $(ONCE),--once)

@@ -1,4 +1,5 @@
-//! The main job to watch: a private containerd, two private registries, and the agent that stocks one from the other.
+//! The main job to watch: a private containerd, three private registries, one of them behind a slow line, and the agent
+//! that stocks the one from the others.
 //!
 //! `cargo run --example demo` goes on until Ctrl-C; with `--once` it ends when every image is where it should be, with
 //! status 1 if that does not happen. Everything lives in temporary folders, and goes with the demo. `PREPULL_BIN` names
@@ -6,7 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is for people to read")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     fmt::Write as _,
     fs,
@@ -33,10 +34,15 @@ use support::{
     process::{self, Running, tail},
     registry::{Registry, RegistryKind, free_port},
     sources::{self, docker_config, entry},
+    tcp_proxy::TcpProxy,
 };
 
 const USER: &str = "demo";
 const PASSWORD: &str = "demo-password";
+/// Bytes a second of each connection to the slow registry.
+const SLOW: u64 = 1 << 20;
+/// How many different shares of the slow image must have been shown.
+const LEAST_STEPS: usize = 3;
 /// Until every image is where it should be.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -63,12 +69,20 @@ struct Shown {
     class: String,
     remedy: String,
     credential: String,
+    phase: String,
+    /// How much of a download is there, in tenths.
+    tenths: Option<u64>,
 }
 
 impl Shown {
-    /// What went wrong, or with which credential it went well.
+    /// How far it is, what went wrong, or with which credential it went well.
     fn note(&self) -> String {
-        if self.credential.is_empty() { self.class.clone() } else { format!("with {}", self.credential) }
+        match (self.tenths, self.phase.as_str()) {
+            (Some(tenths), "downloading") => format!("{} %", tenths * 10),
+            (_, phase @ "unpacking") => phase.to_owned(),
+            _ if self.credential.is_empty() => self.class.clone(),
+            _ => format!("with {}", self.credential),
+        }
     }
 }
 
@@ -76,7 +90,8 @@ impl Shown {
 struct Stage {
     folder: tempfile::TempDir,
     containerd: Containerd,
-    _registries: [Registry; 2],
+    _registries: [Registry; 3],
+    _line: TcpProxy,
     images: Vec<(String, Expected)>,
 }
 
@@ -85,8 +100,12 @@ impl Stage {
         let part = parts::ContainerdPart::in_path()?;
         let public = Registry::start(RegistryKind::Plain).await?;
         let private = Registry::start(RegistryKind::htpasswd(USER, PASSWORD)).await?;
+        let slow = Registry::start(RegistryKind::Plain).await?;
+        let line = TcpProxy::start(&slow.host())?;
+        line.change(|line| line.bytes_per_second = Some(SLOW));
         let containerd = Containerd::start(&part, &[&public, &private]).await?;
-        let images = fill(&public, &private).await?;
+        containerd.route(line.host(), &line.upstream())?;
+        let images = fill(&public, &private, (&slow, &line)).await?;
         let folder = tempfile::Builder::new().prefix("prepull-demo-").tempdir()?;
         let list: String = images.iter().fold("images:\n".to_owned(), |mut list, (image, _)| {
             // writing to a string cannot fail
@@ -97,8 +116,13 @@ impl Stage {
         let login = docker_config(&private.host(), &entry(USER, PASSWORD));
         fs::write(folder.path().join("secret.yaml"), sources::secret_yaml("acme-registry", &login))?;
         println!("containerd {} on {}", part.version, containerd.socket().display());
-        println!("registries {} (for anybody) and {} (with a password)", public.host(), private.host());
-        Ok(Self { folder, containerd, _registries: [public, private], images })
+        println!(
+            "registries {} (for anybody), {} (with a password) and {} (slow)",
+            public.host(),
+            private.host(),
+            line.host()
+        );
+        Ok(Self { folder, containerd, _registries: [public, private, slow], _line: line, images })
     }
 
     fn list(&self) -> PathBuf {
@@ -128,7 +152,11 @@ impl Stage {
 }
 
 /// A handful of images of a few megabytes, some of which share a base; the one behind the password is the last.
-async fn fill(public: &Registry, private: &Registry) -> Result<Vec<(String, Expected)>> {
+async fn fill(
+    public: &Registry,
+    private: &Registry,
+    (slow, line): (&Registry, &TcpProxy),
+) -> Result<Vec<(String, Expected)>> {
     let base = Layer::new(1, 8 << 20, Content::Random)?;
     let image = |name: &str, seed| -> Result<Image> {
         Ok(Image::new(name, &[base.clone(), Layer::new(seed, 2 << 20, Content::Random)?]))
@@ -138,6 +166,10 @@ async fn fill(public: &Registry, private: &Registry) -> Result<Vec<(String, Expe
         images.push((public.push(name, &image(name, seed)?).await?.by_tag, Expected::Present));
     }
     images.push((public.image("shop/retired:1"), Expected::Class("NotFound")));
+    let large =
+        Image::new("large", &[Layer::new(6, 8 << 20, Content::Random)?, Layer::new(7, 6 << 20, Content::Random)?]);
+    slow.push("media/encoder:7", &large).await?;
+    images.push((format!("{}/media/encoder:7", line.host()), Expected::Present));
     let model = private.push("acme/model-server:v3", &image("model", 5)?).await?;
     images.push((model.by_tag, Expected::Present));
     Ok(images)
@@ -182,6 +214,11 @@ impl Agent {
                     class: text(image, "class"),
                     remedy: text(image, "remedy"),
                     credential: text(image, "credential"),
+                    phase: text(image, "phase"),
+                    tenths: image["downloadedBytes"]
+                        .as_u64()
+                        .zip(image["totalBytes"].as_u64())
+                        .map(|(done, total)| done * 10 / total.max(1)),
                 };
                 (text(image, "image"), shown)
             })
@@ -190,7 +227,8 @@ impl Agent {
 
     /// Prints what changes until every image is where it should be.
     async fn follow(&mut self, expected: &[(String, Expected)]) -> Result<BTreeMap<String, Shown>> {
-        let mut last = BTreeMap::new();
+        let mut last: BTreeMap<String, Shown> = BTreeMap::new();
+        let mut steps = BTreeSet::new();
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.process.ended() {
@@ -199,6 +237,7 @@ impl Agent {
             let now = self.images().await;
             if let Ok(now) = &now {
                 for (image, shown) in now {
+                    steps.extend(shown.tenths.filter(|_| shown.phase == "downloading"));
                     if last.get(image) != Some(shown) {
                         println!("{:<12} {image} {}", shown.state, shown.note());
                     }
@@ -206,6 +245,7 @@ impl Agent {
                 last.clone_from(now);
             }
             if expected.iter().all(|(image, expected)| last.get(image).is_some_and(|shown| expected.is(shown))) {
+                ensure!(steps.len() >= LEAST_STEPS, "no bar moved: only {steps:?} tenths were shown");
                 return Ok(last);
             }
             if Instant::now() > end {

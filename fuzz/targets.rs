@@ -5,7 +5,10 @@
 //! reads the same again.
 #![allow(clippy::missing_panics_doc, reason = "to panic is how a property is refuted")]
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use prepull::{
     clock::Moment,
@@ -25,6 +28,7 @@ use prepull::{
     error_text,
     image_ref::{Digest, ImageRef, PullPolicy},
     list::{ImageList, affinity::NodeFacts},
+    progress::document::Document,
     stock::{Observation, Stock, stored_of},
 };
 use prost::Message as _;
@@ -34,7 +38,7 @@ use secrecy::ExposeSecret;
 pub(crate) type Target = fn(&[u8]);
 
 /// Name and body of every target.
-pub(crate) const ALL: [(&str, Target); 10] = [
+pub(crate) const ALL: [(&str, Target); 11] = [
     ("image_name", image_name),
     ("list", list),
     ("docker_config", docker_config),
@@ -44,6 +48,7 @@ pub(crate) const ALL: [(&str, Target); 10] = [
     ("auth_challenge", auth_challenge),
     ("error_text", error_text),
     ("cri_answer", cri_answer),
+    ("manifest", manifest),
     ("go_rules", go_rules),
 ];
 
@@ -227,6 +232,16 @@ pub(crate) fn cri_answer(data: &[u8]) {
     stock.looked_at(&observation, Moment::default());
     stock.plan(Moment::default());
     told(&stock.warmth().reason);
+}
+
+/// What a registry sends as a manifest.
+pub(crate) fn manifest(data: &[u8]) {
+    if let Document::Manifest(parts) = Document::read(data) {
+        assert!(parts.len() <= 1025, "{} parts", parts.len());
+        let digests: HashSet<_> = parts.iter().map(|part| &part.digest).collect();
+        assert!(digests.len() == parts.len(), "a blob stands there twice: {parts:?}");
+        assert!(parts.iter().all(|part| Digest::parse(part.digest.as_str()).is_ok()));
+    }
 }
 
 /// The small grammars of Go that configurations are written in: base64, durations, globs and keys of registries.

@@ -13,6 +13,7 @@ mod progress;
 mod report;
 mod rotation;
 pub mod sources;
+mod store_events;
 mod telling;
 mod wiring;
 

@@ -2,6 +2,8 @@
 
 mod agent;
 mod check;
+mod cluster;
+mod discover;
 mod explain;
 mod images;
 mod options;
@@ -31,6 +33,8 @@ enum Command {
     Check(check::Args),
     /// Show how images are named and pulled, and with which credentials
     Explain(explain::Args),
+    /// List the images that workloads of a cluster use, as a list file or into a ConfigMap
+    Discover(discover::Args),
 }
 
 impl Cli {
@@ -59,5 +63,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => pull::run(args).await,
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(args).await,
+        Command::Discover(args) => discover::run(args).await,
     }
 }

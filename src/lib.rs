@@ -11,6 +11,7 @@ pub mod cooldown;
 pub mod credentials;
 pub mod cri;
 pub mod desired;
+pub mod discovery;
 pub mod error_class;
 pub mod error_text;
 pub mod http;

@@ -195,7 +195,7 @@ impl Tracker {
             }
             pull.saw(leased, sample, now);
         }
-        let moved: u64 = counted.iter().map(|(_, bytes)| bytes).sum();
+        let moved = counted.iter().fold(0_u64, |all, (_, bytes)| all.saturating_add(*bytes));
         self.node_pace.grew(moved, now);
         self.node =
             NodeProgress { bytes_per_second: self.node_pace.bytes_per_second(now).unwrap_or(0), ..self.totals(sample) };

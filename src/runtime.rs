@@ -3,12 +3,14 @@
 mod connection;
 mod content;
 pub mod endpoint;
+mod events;
 mod look;
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 pub use connection::Closed;
 pub use endpoint::Endpoint;
+pub use events::{StoreEvent, StoreEvents};
 use tokio::{
     sync::OnceCell,
     time::{Instant, timeout},

@@ -130,6 +130,24 @@ impl Stock {
         self.index.get(key).copied()
     }
 
+    /// Whether any target has this name.
+    pub fn is_listed(&self, name: &str) -> bool {
+        self.desired.targets.iter().any(|target| *target.key.canonical == *name)
+    }
+
+    /// Whether a target with this name is neither there nor being pulled.
+    pub fn waits_for(&self, name: &str) -> bool {
+        let absent = |state: &ImageState| match state {
+            ImageState::Pending { .. } | ImageState::BackOff { .. } | ImageState::Missing { .. } => true,
+            ImageState::Pulling { .. }
+            | ImageState::Present { .. }
+            | ImageState::Invalid { .. }
+            | ImageState::NotForThisNode => false,
+        };
+        let named = |(target, tracked): (&Target, &Tracked)| *target.key.canonical == *name && absent(&tracked.state);
+        self.desired.targets.iter().zip(&self.tracked).any(named)
+    }
+
     /// Changes of state since the last call.
     pub fn take_transitions(&mut self) -> Vec<Transition> {
         std::mem::take(&mut self.transitions)

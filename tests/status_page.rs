@@ -10,12 +10,17 @@ use serde_json::{Value, json};
 use support::{
     agent::{Agent, AgentOptions},
     browser::{Browser, BrowserPart, Screen, chromium},
+    containerd::Containerd,
     fake_cri::FakeCri,
+    images::{Content, Image, Layer},
     journal::Method,
+    parts::{self, ContainerdPart, Missing},
     prefix_proxy::PrefixProxy,
+    registry::{Registry, RegistryKind},
     script::Rule,
     status_server::StatusServer,
     statuses::{self, HOSTILE},
+    tcp_proxy::TcpProxy,
     trials::trial,
 };
 use tokio::{
@@ -41,6 +46,7 @@ fn main() -> ExitCode {
         on(&browser, "a_screen_reader_finds_its_way", accessible),
         on(&browser, "ten_thousand_images_stay_usable", many),
         on(&browser, "it_works_behind_the_proxy_of_pods", proxied),
+        with(&browser, containerd(), "the_bar_of_a_real_pull_moves", real_pull),
     ];
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     let quit = async {
@@ -56,8 +62,24 @@ fn main() -> ExitCode {
 }
 
 fn on(shared: &Shared, name: &str, run: impl AsyncFnOnce(&Browser) -> Result<()> + Send + 'static) -> Trial {
+    with(shared, Ok(()), name, async |browser: &Browser, ()| run(browser).await)
+}
+
+/// A runtime and a registry, for what a browser shows of them.
+fn containerd() -> Result<ContainerdPart, Missing> {
+    parts::docker_registry().and_then(|_| ContainerdPart::in_path())
+}
+
+/// A trial that needs another part besides.
+fn with<P: Send + 'static>(
+    shared: &Shared,
+    other: Result<P, Missing>,
+    name: &str,
+    run: impl AsyncFnOnce(&Browser, P) -> Result<()> + Send + 'static,
+) -> Trial {
     let shared = shared.clone();
-    trial(&format!("chromium::{name}"), chromium(), async move |part: BrowserPart| {
+    let both = chromium().and_then(|browser| other.map(|other| (browser, other)));
+    trial(&format!("chromium::{name}"), both, async move |(part, other): (BrowserPart, P)| {
         let mut browser = shared.lock().await;
         if browser.is_none() {
             *browser = Some(Browser::start(&part).await?);
@@ -66,7 +88,7 @@ fn on(shared: &Shared, name: &str, run: impl AsyncFnOnce(&Browser) -> Result<()>
         browser.show_on(Screen::WIDE).await?;
         // what a trial before this one left behind
         browser.complaints().await?;
-        run(browser).await?;
+        run(browser, other).await?;
         let complaints = browser.complaints().await?;
         ensure!(complaints.is_empty(), "the browser complains: {complaints:#?}");
         Ok(())
@@ -141,6 +163,39 @@ async fn live(browser: &Browser) -> Result<()> {
     });
     // the document is a new one, and nobody but itself asked for it
     until(browser, "the bar moves", &format!("return window.before === undefined && {bar}.position === 0.9")).await
+}
+
+/// A registry that gives a MiB a second, a real runtime and a real agent; the page as a reader sees it, left alone.
+async fn real_pull(browser: &Browser, part: ContainerdPart) -> Result<()> {
+    let registry = Registry::start(RegistryKind::Plain).await?;
+    let line = TcpProxy::start(&registry.host())?;
+    line.change(|line| line.bytes_per_second = Some(1 << 20));
+    let containerd = Containerd::start(&part, &[]).await?;
+    containerd.route("registry.test", &line.upstream())?;
+    registry.push("team/app:1", &Image::new("app", &[Layer::new(1, 30 << 20, Content::Random)?])).await?;
+    let list = "images: ['registry.test/team/app:1']\n";
+    let agent =
+        Agent::start(env!("CARGO_BIN_EXE_prepull").as_ref(), &containerd.socket(), list, &AgentOptions::default())?;
+    let downloads = |status: &Value| status["images"][0]["totalBytes"].as_u64().is_some_and(|total| total > 30 << 20);
+    agent.until(PATIENCE, "it is downloaded", downloads).await?;
+    browser.open(&format!("http://127.0.0.1:{}/", agent.port())).await?;
+    let mut seen: Vec<f64> = Vec::new();
+    let end = Instant::now() + PATIENCE;
+    while seen.len() < 3 {
+        let script = "const bar = document.querySelector('#pulling progress'); return bar && [bar.position, bar.textContent, document.querySelector('#pulling .facts').innerText]";
+        if let Ok(Value::Array(bar)) = browser.run(script).await {
+            let position = bar[0].as_f64().context("no position")?;
+            if seen.last().is_none_or(|last| *last < position) {
+                seen.push(position);
+            }
+            let facts = bar[2].as_str().unwrap_or_default();
+            ensure!(facts.starts_with("downloading · ") && facts.contains(" of 30.0 MiB"), "{facts}");
+        }
+        ensure!(Instant::now() < end, "the bar does not move: {seen:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    ensure!(seen.iter().all(|position| (0.0..1.0).contains(position)), "{seen:?}");
+    Ok(())
 }
 
 async fn stopped(browser: &Browser) -> Result<()> {

@@ -23,6 +23,7 @@ use super::{
     progress::{Counted, Following},
     rotation::Rotation,
     sources::{Change, SourceNames, Sources},
+    store_events::{Listening, StoreNews},
 };
 use crate::{
     clock::{Clock, Moment},
@@ -34,7 +35,7 @@ use crate::{
     metrics::Metrics,
     node_view::NodeView,
     plan::Action,
-    runtime::Runtime,
+    runtime::{Runtime, StoreEvent},
     spread,
     status::Status,
     stock::{Outcome, Stock, Warmth},
@@ -101,6 +102,7 @@ pub struct Keeper<R> {
     runtime_problem: Option<String>,
     was_linked: bool,
     looks: Looks,
+    listening: Listening,
     /// Why the store is not known as it is now.
     look_problem: Option<String>,
     pulls: JoinSet<Done>,
@@ -139,6 +141,7 @@ impl<R: Reporter> Keeper<R> {
             runtime_problem: None,
             was_linked: false,
             looks: Looks::new(settings.resync),
+            listening: Listening::new(),
             look_problem: None,
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
@@ -162,6 +165,10 @@ impl<R: Reporter> Keeper<R> {
                 Some(event) = inputs.link.recv() => self.link(event),
                 Some(news) = self.cluster.news() => self.cluster_news(news),
                 news = self.looks.news(), if self.runtime.is_some() => self.look_news(news),
+                Some(news) = self.listening.news(), if self.runtime.is_some() => {
+                    self.store_news(&news);
+                    continue;
+                }
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 () = self.parallelism.due() => {
                     if !self.parallelism.look(self.pulling.len(), self.clock.now()) {
@@ -169,9 +176,9 @@ impl<R: Reporter> Keeper<R> {
                     }
                 }
                 answer = self.progress.news(), if self.progress.is_on() => {
-                    let stall_timeout = self.stock.desired().limits.stall_timeout;
-                    let counted = self.progress.saw(answer, stall_timeout, self.clock.now());
+                    let counted = self.progress.saw(answer, self.stock.desired().limits.stall_timeout, self.clock.now());
                     self.downloaded(counted);
+                    self.progress.report(&self.stock, &mut self.reporter);
                     if !self.parallelism.sampled(self.pulling.len(), self.clock.now()) {
                         continue;
                     }
@@ -309,12 +316,6 @@ impl<R: Reporter> Keeper<R> {
             self.metrics.downloaded(&registry, bytes);
             self.parallelism.downloaded(bytes);
         }
-        let stock = &self.stock;
-        for (key, progress) in self.progress.images() {
-            if let Some(index) = stock.find(key) {
-                self.reporter.progress(stock.target(index).0.image.written(), progress);
-            }
-        }
     }
 
     fn list(&mut self, update: ListUpdate) {
@@ -384,6 +385,7 @@ impl<R: Reporter> Keeper<R> {
             LinkEvent::Up(runtime) => {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
                 self.parallelism.runtime(runtime.name());
+                self.listening.listen((*runtime).clone());
                 self.runtime = Some(*runtime);
                 self.runtime_problem = None;
                 if self.was_linked {
@@ -397,6 +399,7 @@ impl<R: Reporter> Keeper<R> {
                 self.runtime = None;
                 self.runtime_problem = Some(reason);
                 self.looks.end();
+                self.listening.stop();
                 self.look_problem = None;
                 self.stock.runtime_gone();
             }
@@ -408,6 +411,19 @@ impl<R: Reporter> Keeper<R> {
         // without a list there is nothing to look for, and the first list looks by itself
         if let Some(runtime) = self.runtime.clone().filter(|_| self.stock.list_read()) {
             self.looks.begin(runtime, self.stock.desired().targets.clone(), self.clock.now());
+        }
+    }
+
+    /// Something happened in the runtime's store. What only this agent's own pulls bring needs no look.
+    fn store_news(&mut self, news: &StoreNews) {
+        match news {
+            StoreNews::Event(StoreEvent::Named(name)) if !self.stock.waits_for(name) => {}
+            StoreNews::Event(StoreEvent::Named(_)) | StoreNews::Again => self.looks.event(true),
+            StoreNews::Event(StoreEvent::Gone(name)) => self.looks.event(self.stock.is_listed(name)),
+            StoreNews::Absent => {
+                let runtime = self.runtime.as_ref().map(Runtime::name_and_version);
+                self.listening.say_absent(runtime.unwrap_or_default());
+            }
         }
     }
 

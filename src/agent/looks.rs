@@ -21,6 +21,14 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest time between looks that fail.
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
+/// After an event: the runtime's own list of images learns of it by the same event, and more may follow at once.
+const AFTER_EVENT: Duration = Duration::from_millis(150);
+/// Between looks that events of listed images cause. What is gone is to be missed within a second.
+const BETWEEN_OURS: Duration = Duration::from_millis(600);
+/// Between looks that other events cause; it doubles while they go on.
+const BETWEEN_EVENTS: Duration = Duration::from_secs(1);
+/// Longest time between them.
+const LONGEST_BETWEEN: Duration = Duration::from_secs(4);
 /// A look that takes longer is told to people: the runtime hangs.
 const SLOW: Duration = Duration::from_secs(10);
 
@@ -48,6 +56,10 @@ pub(super) struct Looks {
     again: bool,
     next: Instant,
     retry: Duration,
+    /// When an event last caused one.
+    event_look: Instant,
+    /// How long after that the next event of an image that is not listed causes another.
+    between: Duration,
 }
 
 impl Looks {
@@ -60,6 +72,8 @@ impl Looks {
             again: false,
             next: Instant::now() + resync,
             retry: FIRST_RETRY,
+            event_look: Instant::now(),
+            between: BETWEEN_EVENTS,
         }
     }
 
@@ -96,15 +110,20 @@ impl Looks {
     }
 
     /// Begins one; or notes that another one is wanted when the running one has ended.
-    pub(super) fn begin(&mut self, runtime: Runtime, targets: Vec<Target>, now: Moment) {
-        self.next = Instant::now() + self.resync;
+    pub(super) fn begin(&mut self, runtime: Runtime, targets: Vec<Target>, began: Moment) {
+        let now = Instant::now();
+        self.next = now + self.resync;
+        if self.event_look > now {
+            // this one may come too early for what happened in the store
+            self.next = self.next.min(self.event_look);
+        }
         if !self.running.is_empty() {
             self.again = true;
             return;
         }
         self.again = false;
         self.slow_at = Some(Instant::now() + SLOW);
-        self.running.spawn(async move { runtime.look(targets, now).await });
+        self.running.spawn(async move { runtime.look(targets, began).await });
     }
 
     /// Whether one runs that may end at any moment.
@@ -122,10 +141,62 @@ impl Looks {
         self.next = self.next.min(Instant::now() + FIRST_RETRY);
     }
 
+    /// Something happened in the store, to a listed image or to another one. One event is looked after at once; a burst
+    /// of them by few looks.
+    pub(super) fn event(&mut self, ours: bool) {
+        let now = Instant::now();
+        let calm = now >= self.event_look + LONGEST_BETWEEN * 2;
+        let between = if ours { BETWEEN_OURS } else { self.between };
+        let due = (self.event_look + between).max(now + AFTER_EVENT);
+        if due < self.next {
+            (self.next, self.event_look) = (due, due);
+            if !ours {
+                self.between = if calm { BETWEEN_EVENTS } else { (self.between * 2).min(LONGEST_BETWEEN) };
+            }
+        }
+    }
+
     /// Ends what runs: its connection is gone.
     pub(super) fn end(&mut self) {
         self.running = JoinSet::new();
         self.slow_at = None;
         self.again = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// Looks that a row of events causes, this far apart.
+    async fn looks(ours: bool, events: u32, apart: Duration) -> Vec<u128> {
+        let (mut looks, start) = (Looks::new(Duration::from_mins(5)), Instant::now());
+        advance(Duration::from_mins(1)).await;
+        let (mut done, mut sent) = (Vec::new(), 0);
+        let first = Instant::now();
+        while first.elapsed() < Duration::from_mins(1) {
+            if sent < events && first.elapsed() >= apart * sent {
+                looks.event(ours);
+                sent += 1;
+            }
+            if looks.next <= Instant::now() {
+                done.push(first.elapsed().as_millis());
+                looks.next = start + Duration::from_mins(5);
+            }
+            advance(Duration::from_millis(10)).await;
+        }
+        done
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_is_looked_after_at_once_and_a_burst_by_few_looks() {
+        assert_eq!(looks(false, 1, Duration::ZERO).await, [150]);
+        assert_eq!(looks(false, 100, Duration::from_millis(50)).await, [150, 1150, 3150, 7150]);
+        // each within a second, however many
+        let each = looks(true, 20, Duration::from_millis(700)).await;
+        assert_eq!(each.len(), 20, "{each:?}");
+        assert!(each.iter().zip(0..).all(|(look, n)| look - n * 700 < 800), "{each:?}");
     }
 }

@@ -14,6 +14,7 @@ use tokio::{
 };
 use tonic::Status as RpcStatus;
 
+use super::Reporter;
 use crate::{
     clock::Moment,
     desired::{Target, TargetKey},
@@ -21,6 +22,7 @@ use crate::{
     image_ref::RegistryHost,
     progress::{ImageProgress, LeaseId, NodeProgress, RuntimeTime, Sample, Stall, Tracker, catalogue::Catalogue},
     runtime::Runtime,
+    stock::Stock,
 };
 
 /// How often the runtime is asked.
@@ -265,9 +267,13 @@ impl Following {
         self.tracker.of(key)
     }
 
-    /// All images that are followed.
-    pub(super) fn images(&self) -> impl Iterator<Item = (&TargetKey, &ImageProgress)> {
-        self.pulls.values().filter_map(|followed| Some((&followed.key, self.tracker.of(&followed.key)?)))
+    /// Tells how far each image is.
+    pub(super) fn report(&self, stock: &Stock, reporter: &mut impl Reporter) {
+        for followed in self.pulls.values() {
+            if let (Some(index), Some(progress)) = (stock.find(&followed.key), self.tracker.of(&followed.key)) {
+                reporter.progress(stock.target(index).0.image.written(), progress);
+            }
+        }
     }
 
     /// How far all are together; none while nothing is followed.

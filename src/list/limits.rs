@@ -125,7 +125,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "limits.resumeDiskUsage",
     "limits.maxPinnedSize",
     "limits.maxIOPressure",
-    "limits.stallTimeout",
 ];
 
 /// Most pulls at once that a list may ask for.

@@ -120,7 +120,7 @@ pub const PULL_DURATION: Family = Family {
 pub const PULLED_BYTES: Family = Family {
     name: "pulled_bytes_total",
     kind: Kind::Counter,
-    help: "Bytes of images that were pulled, as the runtime counts them in its store.",
+    help: "Bytes that came from a registry, each layer once; where the runtime does not tell, the sizes in its store of the images that came.",
     labels: &[REGISTRY],
 };
 /// `pulls_in_flight`.

@@ -39,6 +39,7 @@ fn the_page_of_a_busy_agent() {
     metrics.first_warm(90 * second);
     metrics.pulling(&registry("a.example.com"));
     metrics.pulled(&registry("b.example.com:5000"), &pulled(1 << 20), 3 * second);
+    metrics.downloaded(&registry("b.example.com:5000"), 1 << 20);
     let error = PullError::own(ErrorClass::RateLimited, "429");
     metrics.pulled(&registry("b.example.com:5000"), &Outcome::Failed(error), second);
     let image = |image: &str, state: &'static str, present: bool| ImageStatus {
@@ -73,6 +74,7 @@ fn registries_beyond_the_bound_share_a_label() {
     let mut metrics = Metrics::new().unwrap();
     for n in 0..60 {
         metrics.pulled(&registry(&format!("r{n}.example.com")), &pulled(2), Duration::from_secs(1));
+        metrics.downloaded(&registry(&format!("r{n}.example.com")), 2);
     }
     let page = metrics.page(&Status::default()).unwrap();
     assert!(page.contains("prepull_pulled_bytes_total{registry=\"other\"} 20"), "{page}");

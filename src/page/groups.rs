@@ -203,6 +203,14 @@ pub(super) fn downloaded(image: &ImageStatus) -> Option<String> {
     }
 }
 
+/// How far all pulls of the node are together.
+pub(super) fn together(status: &Status) -> Option<String> {
+    let progress = status.progress.as_ref().filter(|progress| progress.total_bytes > 0)?;
+    let (done, total) = (progress.downloaded_bytes.min(progress.total_bytes), progress.total_bytes);
+    let speed = bytes(progress.bytes_per_second);
+    Some(format!("{} %, {} of {} together, {speed}/s", percent(done, total), bytes(done), bytes(total)))
+}
+
 fn facts(kind: Kind, image: &ImageStatus) -> Vec<String> {
     let name = image.canonical.as_deref().filter(|canonical| **canonical != *image.image);
     let seconds = |seconds: u64| spoken(Duration::from_secs(seconds));

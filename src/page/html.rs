@@ -95,6 +95,8 @@ struct Page<'a> {
     runtime_problem: Option<String>,
     /// Used part of the image filesystem in percent.
     disk: Option<u64>,
+    /// How far all pulls are together.
+    progress: Option<String>,
     lists: Vec<List>,
     more_lists: usize,
     registries: Vec<(String, String)>,
@@ -138,6 +140,7 @@ pub fn page(status: &Status, wall: SystemTime, refresh: bool) -> Result<(String,
         refresh: refresh.map(|time| time.as_secs()),
         runtime: one_line(&status.runtime),
         runtime_problem: status.runtime_problem.as_deref().map(one_line),
+        progress: groups::together(status),
         disk: status.image_fs_used_ratio.filter(|ratio| ratio.is_finite()).map(in_percent),
         lists: lists(&status.lists),
         more_lists: status.lists.len().saturating_sub(MOST_LISTS),

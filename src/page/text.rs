@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{cooldown, groups::downloaded};
+use super::{
+    cooldown,
+    groups::{downloaded, together},
+};
 use crate::{
     cli::table::{bytes, table},
     error_text::one_line,
@@ -32,6 +35,9 @@ pub fn page(status: &Status) -> String {
     }
     if let Some(ratio) = status.image_fs_used_ratio {
         let _ = writeln!(out, "disk: {:.0} % of the image filesystem is used", ratio * 100.0);
+    }
+    if let Some(progress) = together(status) {
+        let _ = writeln!(out, "pulls: {progress}");
     }
     for (registry, left) in &status.cooldowns {
         let _ = writeln!(out, "registry: {} {}", one_line(registry), cooldown(*left));

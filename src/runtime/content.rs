@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The namespace in which containerd's CRI keeps images.
-const NAMESPACE: &str = "k8s.io";
+pub(super) const NAMESPACE: &str = "k8s.io";
 /// Bound of one call: all of them read from a local database.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rounds of questions of one sample: index, manifest, what it names.
@@ -176,7 +176,7 @@ fn time(seconds: i64, nanos: i32) -> RuntimeTime {
     Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0).min(999_999_999))
 }
 
-fn in_namespace<T>(message: T) -> Request<T> {
+pub(super) fn in_namespace<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("containerd-namespace", tonic::metadata::MetadataValue::from_static(NAMESPACE));
     request

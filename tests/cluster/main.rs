@@ -15,6 +15,7 @@
 mod support;
 
 mod chart;
+mod discovery;
 mod image;
 mod installation;
 mod kube;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         trial("manifests::a_renamed_overlay_is_followed_into_cel", parts::kubectl(), manifests::renamed),
         trial("manifests::renamed_together_with_other_parts", parts::kubectl(), manifests::renamed_with_others),
         trial("manifests::what_components_take_away", parts::kubectl(), manifests::mounted_list),
+        trial("manifests::a_renamed_list_of_discovery", parts::kubectl(), discovery::renamed),
         trial("chart::lints", parts::helm(), chart::lints),
         trial("chart::values_are_checked", parts::helm(), chart::schema),
         trial("chart::renders_what_kustomize_renders", parts::chart(), chart::same_objects),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         trial("manifests::the_api_server_takes_them_all", parts::cluster_and_operator(), manifests::server_dry_run),
         trial("rights::of_the_base_and_nothing_else", parts::cluster(), rights::base),
         trial("rights::of_every_component", parts::cluster(), rights::components),
+        trial("rights::of_discovery", parts::cluster(), discovery::least_rights),
         trial("policies::an_agent_changes_only_its_own_node", parts::cluster(), policies::own_node),
         trial("policies::an_agent_changes_only_its_own_pods_gate", parts::cluster(), policies::own_pod),
         trial("lists::rollout_status_ends_when_every_node_has_every_image", parts::cluster(), lists::rollout),
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         trial("secrets::a_new_password_is_tried_at_once", parts::cluster(), secrets::rotated),
         trial("secrets::of_a_service_account", parts::cluster(), secrets::service_account),
         trial("secrets::of_another_namespace_are_out_of_reach", parts::cluster(), secrets::team),
+        trial("discovery::a_run_stocks_every_node", parts::cluster(), discovery::stocks),
         trial("writes::condition_label_and_taint", parts::cluster(), writes::warm),
         trial("writes::the_taint_has_a_deadline", parts::cluster(), writes::deadline),
         trial("writes::nothing_without_a_policy_that_guards", parts::cluster(), writes::unguarded),

