@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generated picture bench conformance fuzz faults kill soak screenshots idle static sbom clean
+.PHONY: help demo test lint generated picture bench parallelism conformance fuzz faults kill soak screenshots idle static sbom clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -43,6 +43,17 @@ bench: ## whole-job ratios on a real containerd, an idle agent, and the pure par
 	@$(CARGO) build --quiet --release --bin prepull
 	@PREPULL_BIN="$(TARGET)/release/prepull" $(CARGO) bench --quiet --profile dev --bench warming --bench idle
 	@$(CARGO) bench --quiet --bench pure
+
+# how often each number of pulls at once is tried, and what else benches/parallelism.rs reads
+PARALLELISM_ROUNDS ?= 3
+
+parallelism: ## time to warm at every number of pulls at once against `auto`, on each containerd and network; writes docs/benchmarks.md and plots (an hour)
+	@hack/install-parts
+	@[ -n "$${PREPULL_BIN:-}" ] || $(CARGO) build --quiet --release --bin prepull
+	@rm -f "$(TARGET)/parallelism.jsonl"
+	@PREPULL_BIN="$${PREPULL_BIN:-$(TARGET)/release/prepull}" PREPULL_BENCH_OUTPUT="$(TARGET)/parallelism.jsonl" \
+	  PREPULL_BENCH_ROUNDS=$(PARALLELISM_ROUNDS) $(CARGO) bench --quiet --bench parallelism
+	@hack/parallelism-report "$(TARGET)/parallelism.jsonl"
 
 # how long the agent in a cluster is watched; the server ends a watch after about 290 s, and the agent begins it again
 IDLE_SECONDS ?= 600

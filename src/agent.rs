@@ -9,6 +9,7 @@ pub mod keeper;
 pub mod link;
 pub mod lists;
 mod looks;
+mod parallelism;
 mod pins;
 mod progress;
 mod report;

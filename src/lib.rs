@@ -30,6 +30,7 @@ pub mod node_writes;
 pub mod notices;
 pub mod page;
 pub mod panics;
+pub mod parallelism;
 pub mod pins;
 pub mod plan;
 pub mod progress;

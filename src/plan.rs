@@ -10,6 +10,7 @@ use crate::{
     error_class::ErrorClass,
     image_ref::{PullPolicy, RegistryHost},
     image_state::{ImageState, Wait},
+    parallelism,
 };
 
 /// Older than this, nothing begins by what is known of the disk and its load: a look takes no longer.
@@ -63,6 +64,8 @@ pub struct Gates {
     pub unguarded: bool,
     /// When the disk and its load were last looked at.
     pub measured: Option<Moment>,
+    /// Pulls that may run at once where the list leaves it to the agent.
+    pub auto: Auto,
 }
 
 impl Gates {
@@ -74,6 +77,16 @@ impl Gates {
     /// Whether the disk and its load were looked at so recently.
     fn measured_within(self, time: Duration, now: Moment) -> bool {
         self.measured.is_some_and(|at| now.since(at) <= time)
+    }
+}
+
+/// What `parallelPulls: auto` means at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Auto(pub usize);
+
+impl Default for Auto {
+    fn default() -> Self {
+        Self(parallelism::FIRST)
     }
 }
 
@@ -89,7 +102,7 @@ pub fn plan(
     let mut plan = Plan::default();
     let mut busy = Busy::count(desired, states);
     let mut disk = Disk::of(desired, states, guard, now);
-    let most = desired.limits.parallel_pulls.get();
+    let most = desired.limits.parallel_pulls.get(gates.auto.0);
     let most_each = desired.limits.parallel_pulls_per_registry.unwrap_or(most);
     let first = gates.unguarded && gates.measured.is_none();
     let measured = first || gates.max_io_pressure.is_some() || guard.needs_usage();
@@ -191,8 +204,8 @@ fn admit(
     let here = busy.at(registry);
     match cooldowns.admission(registry, now) {
         Admission::Closed(until) => return Err((Wait::Cooldown, Some(until))),
-        Admission::OneAtATime if here > 0 => return Err((Wait::Cooldown, None)),
-        Admission::OneAtATime | Admission::Open => {}
+        Admission::AtMost(most) if here >= most => return Err((Wait::Cooldown, None)),
+        Admission::AtMost(_) | Admission::Open => {}
     }
     if busy.total >= most || here >= most_each {
         return Err((Wait::Queue, None));

@@ -144,6 +144,11 @@ impl Runtime {
         &self.endpoint
     }
 
+    /// Its name as it tells it, such as `containerd` or `cri-o`.
+    pub fn name(&self) -> &str {
+        &self.version.runtime_name
+    }
+
     /// Name and version as the runtime tells them, such as `containerd 2.1.9`.
     pub fn name_and_version(&self) -> String {
         one_line(&format!("{} {}", self.version.runtime_name, self.version.runtime_version))

@@ -13,12 +13,14 @@ pub use warmth::Warmth;
 use crate::{
     backoff,
     clock::Moment,
-    cooldown::Cooldowns,
+    cooldown::{Cooldowns, Refused},
     desired::{Desired, RowKind, Target, TargetKey},
     disk_guard::DiskGuard,
     error_class::{ErrorClass, PullError},
+    image_ref::RegistryHost,
     image_state::{Event, ImageState, Stored, UsedCredential, Wait, step},
-    plan::{self, Action, Gates, Plan, Room},
+    list::Parallel,
+    plan::{self, Action, Auto, Gates, Plan, Room},
 };
 
 /// From so many interrupted pulls in a row on, an image waits before the next one.
@@ -280,7 +282,12 @@ impl Stock {
             }
             Outcome::Failed(error) => {
                 if error.class.cools_registry_down() && !self.no_cool_down {
-                    self.cooldowns.failed(&registry, began, now, random);
+                    let refused = Refused {
+                        began,
+                        at_once: self.pulling_from(&registry),
+                        limited: error.class == ErrorClass::RateLimited,
+                    };
+                    self.cooldowns.failed(&registry, refused, now, random);
                 } else if error.class.is_registrys_answer() {
                     self.cooldowns.succeeded(&registry, began);
                 }
@@ -299,6 +306,13 @@ impl Stock {
         }
     }
 
+    fn pulling_from(&self, registry: &RegistryHost) -> usize {
+        let pulled = |(target, tracked): &(&Target, &Tracked)| {
+            matches!(tracked.state, ImageState::Pulling { .. }) && target.image.registry() == registry
+        };
+        self.desired.targets.iter().zip(&self.tracked).filter(pulled).count()
+    }
+
     /// An interruption is nobody's failure, once. A runtime that ends under the same image again and again may be ended
     /// by it: then the image waits like after any failure.
     fn once_too_often(&mut self, index: usize, outcome: Outcome) -> Outcome {
@@ -315,6 +329,17 @@ impl Stock {
             return Outcome::Failed(PullError::own(ErrorClass::RuntimeUnavailable, &text));
         }
         outcome
+    }
+
+    /// So many pulls may run at once where the list leaves it to the agent.
+    pub fn allow(&mut self, auto: usize) {
+        self.gates.auto = Auto(auto);
+    }
+
+    /// Whether images wait for their turn because of [`Stock::allow`]'s number.
+    pub fn waits_for_auto(&self) -> bool {
+        self.desired.limits.parallel_pulls == Parallel::Auto
+            && self.tracked.iter().any(|t| matches!(t.state, ImageState::Pending { why: Wait::Queue, .. }))
     }
 
     /// Plans, and notes what waits. The caller starts what is returned and calls [`Stock::started`] for each.

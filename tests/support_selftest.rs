@@ -14,10 +14,11 @@ use support::{
     images::{Artifact, Content, Image, Index, Layer, Platform},
     journal::{Method, Outcome, registry_of},
     parts::{self, ContainerdPart},
+    rate_limit::RateLimit,
     registry::{Registry, RegistryKind, Upstream},
     script::Rule,
     stand_in::{Fault, StandIn, Target},
-    tcp_proxy::TcpProxy,
+    tcp_proxy::{Loss, TcpProxy},
     trials::{on_every_containerd, trial},
 };
 use tokio::time::{Instant, timeout};
@@ -46,11 +47,36 @@ fn main() -> Result<ExitCode> {
         vec![
             trial("fake_cri::holds_thousands_of_images", Ok(()), |()| fake_cri()),
             trial("fake_cri::answers_by_credential_and_by_rule", Ok(()), |()| fake_cri_rules()),
+            trial("network::loses_and_limits", parts::docker_registry(), |_| misfortune()),
             trial("children_end_with_the_process", parts::docker_registry(), |_| orphans()),
         ],
     ];
     let trials = trials.into_iter().flatten().collect();
     Ok(libtest_mimic::run(&Arguments::from_args(), trials).exit_code())
+}
+
+/// A front refuses what comes too fast, and a lossy line stalls and breaks.
+async fn misfortune() -> Result<()> {
+    let registry = Registry::start(RegistryKind::Plain).await?;
+    let limit = RateLimit::before(&registry.host(), 2.0, 3.0)?;
+    let line = TcpProxy::start(limit.host())?;
+    let ask = async |address: &str| support::http::get(address, "/v2/").await.map(|answer| answer.status.as_u16());
+    for expected in [200, 200, 200, 429] {
+        ensure!(ask(line.host()).await? == expected, "the front refused {} requests", limit.refused());
+    }
+    ensure!(limit.refused() == 1, "one was refused");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    ensure!(ask(line.host()).await? == 200, "the front lets requests through again");
+
+    let line = TcpProxy::start(&registry.host())?;
+    let loss = Loss { seed: 7, bytes_to_stall: 1, stall: Duration::from_millis(300), bytes_to_reset: u64::MAX };
+    line.change(|line| (line.bytes_per_second, line.loss) = (Some(2000), Some(loss)));
+    let start = Instant::now();
+    ensure!(ask(line.host()).await? == 200, "a stall is no failure");
+    ensure!(start.elapsed() > loss.stall, "nothing stalled");
+    line.change(|line| line.loss = Some(Loss { bytes_to_reset: 1, ..loss }));
+    ensure!(ask(line.host()).await.is_err(), "the line does not break");
+    Ok(())
 }
 
 async fn pull_list_remove(part: ContainerdPart) -> Result<()> {

@@ -21,6 +21,7 @@ use super::{
     link::LinkEvent,
     lists::ListUpdate,
     looks::{LookNews, Looks},
+    parallelism::Watch,
     pins::Pins,
     progress::{Counted, Following},
     rotation::Rotation,
@@ -100,6 +101,7 @@ pub struct Keeper<R> {
     clock: Clock,
     reporter: R,
     stock: Stock,
+    parallelism: Watch,
     runtime: Option<Runtime>,
     /// Why it does not answer.
     runtime_problem: Option<String>,
@@ -143,6 +145,7 @@ impl<R: Reporter> Keeper<R> {
             reporter,
             // who asks for images now gets them now, and a word about the disk
             stock: if settings.once.is_some() { stock.unguarded() } else { stock },
+            parallelism: Watch::default(),
             runtime: None,
             runtime_problem: None,
             was_linked: false,
@@ -185,11 +188,18 @@ impl<R: Reporter> Keeper<R> {
                     }
                 }
                 Some(done) = self.pulls.join_next() => self.pulled(done),
+                () = self.parallelism.due() => {
+                    if !self.parallelism.look(self.pulling.len(), self.clock.now()) {
+                        continue;
+                    }
+                }
                 answer = self.progress.news(), if self.progress.is_on() => {
                     let counted = self.progress.saw(answer, self.stock.desired().limits.stall_timeout, self.clock.now());
                     self.downloaded(counted);
                     self.progress.report(&self.stock, &mut self.reporter);
-                    continue;
+                    if !self.parallelism.sampled(self.pulling.len(), self.clock.now()) {
+                        continue;
+                    }
                 }
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
@@ -230,6 +240,7 @@ impl<R: Reporter> Keeper<R> {
     /// Plans, starts what may start, and tells what changed.
     fn turn(&mut self) {
         let now = self.clock.now();
+        self.stock.allow(self.parallelism.number());
         let plan = self.stock.plan(now);
         let deadline = self.once.and_then(|once| once.retry_until);
         let over = deadline.is_some_and(|until| now >= until);
@@ -246,6 +257,7 @@ impl<R: Reporter> Keeper<R> {
             self.measure();
         }
         self.reporter.disk(self.stock.disk_stop(now).as_ref(), now);
+        self.parallelism.turned(!self.pulling.is_empty() && self.stock.waits_for_auto(), now);
         for transition in self.stock.take_transitions() {
             self.reporter.transition(&transition);
         }
@@ -332,6 +344,7 @@ impl<R: Reporter> Keeper<R> {
     fn downloaded(&mut self, counted: Counted) {
         for (registry, bytes) in counted {
             self.metrics.downloaded(&registry, bytes);
+            self.parallelism.downloaded(bytes);
         }
     }
 
@@ -400,6 +413,7 @@ impl<R: Reporter> Keeper<R> {
         match event {
             LinkEvent::Up(runtime) => {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
+                self.parallelism.runtime(runtime.name());
                 self.listening.listen((*runtime).clone());
                 self.runtime = Some(*runtime);
                 self.runtime_problem = None;

@@ -19,13 +19,10 @@ pub enum Parallel {
 }
 
 impl Parallel {
-    /// What `auto` means.
-    pub const AUTO: usize = 3;
-
-    /// The number of pulls at once.
-    pub fn get(self) -> usize {
+    /// The number of pulls at once, where the agent chooses so many.
+    pub fn get(self, auto: usize) -> usize {
         match self {
-            Self::Auto => Self::AUTO,
+            Self::Auto => auto,
             Self::Fixed(n) => n,
         }
     }

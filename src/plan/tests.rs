@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use super::*;
 use crate::{
     backoff::IMAGE,
+    cooldown::Refused,
     desired::SourcedList,
     disk_guard::{Marks, Usage},
     error_class::{ErrorClass, PullError},
@@ -80,7 +81,8 @@ fn spread_holds_everything_until_its_moment() {
 fn a_cooling_registry_lets_nothing_begin_and_then_one() {
     let wanted = desired("images: [a.io/x:1, a.io/y:1, b.io/z:1]");
     let mut cooldowns = Cooldowns::default();
-    cooldowns.failed(wanted.targets[0].image.registry(), at(0), at(0), 0.0);
+    let refused = Refused { began: at(0), at_once: 1, limited: true };
+    cooldowns.failed(wanted.targets[0].image.registry(), refused, at(0), 0.0);
     let states = vec![queued(); 3];
     let closed = planned(&wanted, &states, &cooldowns, 1);
     assert_eq!(closed.actions, [Action::Hold(0, Wait::Cooldown), Action::Hold(1, Wait::Cooldown), Action::Start(2)]);

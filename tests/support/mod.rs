@@ -27,6 +27,7 @@ pub mod prefix_proxy;
 pub mod process;
 pub mod promql;
 pub mod push;
+pub mod rate_limit;
 pub mod raw_cri;
 pub mod registry;
 pub mod script;

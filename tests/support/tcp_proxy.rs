@@ -15,6 +15,8 @@ use super::{background::Background, registry::Upstream};
 const CHUNK: usize = 16 << 10;
 /// Chunks on their way in one direction; more than that fill the sender's socket, as on a real line.
 const ON_THE_WAY: usize = 256;
+/// How far a connection may catch up after a timer that was late, so that its rate is the one that was asked for.
+const CATCH_UP: Duration = Duration::from_millis(20);
 
 /// How the network is. Changes take effect on open connections too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +29,22 @@ pub struct Conditions {
     pub frozen: bool,
     /// New connections are reset at once, as near to refused as a proxy can come.
     pub closed: bool,
+    /// What goes wrong at random with bytes from the registry; nothing by default.
+    pub loss: Option<Loss>,
+}
+
+/// What goes wrong at random on one connection. The same seed makes the same connection, counted from the first, stall
+/// and end after the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Tells one sequence of misfortunes from another.
+    pub seed: u64,
+    /// Bytes between two stalls, on average.
+    pub bytes_to_stall: u64,
+    /// How long a stall lasts.
+    pub stall: Duration,
+    /// Bytes until a reset, on average.
+    pub bytes_to_reset: u64,
 }
 
 /// What went through.
@@ -119,22 +137,27 @@ async fn accept(listener: TcpListener, target: String, line: Line) {
     while let Ok((client, _)) = listener.accept().await {
         let (target, line) = (target.clone(), line.clone());
         tokio::spawn(async move {
+            let mut number = 0;
             line.traffic.send_modify(|traffic| {
+                number = traffic.connections;
                 traffic.connections += 1;
                 traffic.open += 1;
                 traffic.most_open = traffic.most_open.max(traffic.open);
             });
             // an error ends the connection, which is all that the two sides can be told
-            let _ = connect(client, &target, &line).await;
+            let _ = connect(client, &target, &line, number).await;
             line.traffic.send_modify(|traffic| traffic.open -= 1);
         });
     }
 }
 
-async fn connect(mut client: TcpStream, target: &str, line: &Line) -> std::io::Result<()> {
-    if line.conditions.borrow().closed {
+async fn connect(mut client: TcpStream, target: &str, line: &Line, number: usize) -> std::io::Result<()> {
+    let conditions = *line.conditions.borrow();
+    if conditions.closed {
         return client.set_zero_linger();
     }
+    // what a handshake over the real distance takes
+    tokio::time::sleep(conditions.latency * 2).await;
     let mut resets = line.resets.subscribe();
     let mut server = match TcpStream::connect(target).await {
         Ok(server) => server,
@@ -151,8 +174,8 @@ async fn connect(mut client: TcpStream, target: &str, line: &Line) -> std::io::R
         let (from_server, to_server) = server.split();
         let both = async {
             tokio::try_join!(
-                carry(from_client, to_server, line, Direction::Up),
-                carry(from_server, to_client, line, Direction::Down)
+                carry(from_client, to_server, line, Direction::Up, None),
+                carry(from_server, to_client, line, Direction::Down, conditions.loss.map(|l| Luck::new(l, number)))
             )
         };
         tokio::select! {
@@ -174,6 +197,7 @@ async fn carry(
     mut to: impl AsyncWrite + Unpin,
     line: &Line,
     direction: Direction,
+    mut luck: Option<Luck>,
 ) -> std::io::Result<()> {
     let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(ON_THE_WAY);
     let read = async move {
@@ -202,13 +226,52 @@ async fn carry(
                 let piece = now.bytes_per_second.map_or(rest.len(), |rate| piece(rate).min(rest.len()));
                 to.write_all(&rest[..piece]).await?;
                 line.count(direction, piece);
-                free = Instant::now() + now.bytes_per_second.map_or(Duration::ZERO, |rate| time_for(piece, rate));
+                free = free.max(Instant::now() - CATCH_UP)
+                    + now.bytes_per_second.map_or(Duration::ZERO, |rate| time_for(piece, rate));
                 rest = &rest[piece..];
+                if let Some(luck) = &mut luck {
+                    luck.carried(piece).await?;
+                }
             }
         }
         to.shutdown().await
     };
     tokio::try_join!(read, write).map(|_| ())
+}
+
+/// The misfortunes of one connection.
+struct Luck {
+    loss: Loss,
+    random: fastrand::Rng,
+    to_stall: u64,
+    to_reset: u64,
+}
+
+impl Luck {
+    fn new(loss: Loss, connection: usize) -> Self {
+        let mut random = fastrand::Rng::with_seed(loss.seed.wrapping_mul(1_000_003).wrapping_add(connection as u64));
+        let (to_stall, to_reset) = (next(&mut random, loss.bytes_to_stall), next(&mut random, loss.bytes_to_reset));
+        Self { loss, random, to_stall, to_reset }
+    }
+
+    async fn carried(&mut self, bytes: usize) -> std::io::Result<()> {
+        let bytes = bytes as u64;
+        self.to_reset = self.to_reset.saturating_sub(bytes);
+        if self.to_reset == 0 {
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
+        self.to_stall = self.to_stall.saturating_sub(bytes);
+        if self.to_stall == 0 {
+            self.to_stall = next(&mut self.random, self.loss.bytes_to_stall);
+            tokio::time::sleep(self.loss.stall).await;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes until something that happens once in `mean` bytes happens the next time.
+fn next(random: &mut fastrand::Rng, mean: u64) -> u64 {
+    (-(1.0 - random.f64()).ln() * mean as f64) as u64 + 1
 }
 
 impl Line {

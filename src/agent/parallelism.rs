@@ -1,0 +1,146 @@
+//! Looks at the node's processors while images wait for their turn, for [`crate::parallelism`]. Otherwise it does
+//! nothing at all.
+
+use std::{fs, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    clock::Moment,
+    parallelism::{Parallelism, Sight},
+};
+
+/// What `/proc/stat` counts in: hundredths of a second, on every architecture, by the kernel's promise to programs.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What `auto` means on this node at this moment.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    parallelism: Parallelism,
+    /// When to look next; none while no image waits for its turn.
+    next: Option<Instant>,
+    /// The processors' counters at the last look, and when that was.
+    last: Option<(Processors, Instant)>,
+    /// Bytes that were downloaded since the runtime was asked about all pulls.
+    downloaded: u64,
+}
+
+impl Watch {
+    /// Another runtime answers.
+    pub(super) fn runtime(&mut self, name: &str) {
+        *self = Self { parallelism: Parallelism::of(name), ..Self::default() };
+    }
+
+    /// Pulls that may run at once.
+    pub(super) fn number(&self) -> usize {
+        self.parallelism.number()
+    }
+
+    /// After each turn: whether images wait for their turn because of this number.
+    pub(super) fn turned(&mut self, waiting: bool, now: Moment) {
+        if !waiting {
+            if self.next.take().is_some() {
+                self.last = None;
+                self.parallelism.rest();
+            }
+        } else if self.next.is_none() {
+            self.last = Processors::now().map(|processors| (processors, Instant::now()));
+            // where the kernel does not tell, the first number stays
+            self.next = self.last.is_some().then(|| Instant::now() + self.parallelism.until_next_look(now));
+        }
+    }
+
+    /// Resolves when it is time to look; never while nothing waits. Dropping the future loses nothing.
+    pub(super) async fn due(&self) {
+        match self.next {
+            Some(next) => sleep_until(next).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// So many bytes were downloaded.
+    pub(super) fn downloaded(&mut self, bytes: u64) {
+        self.downloaded = self.downloaded.saturating_add(bytes);
+    }
+
+    /// The runtime was asked about all pulls under way. Says whether the number is another one now.
+    pub(super) fn sampled(&mut self, pulling: usize, now: Moment) -> bool {
+        let (before, bytes) = (self.number(), std::mem::take(&mut self.downloaded));
+        if self.next.is_some() {
+            self.parallelism.downloaded(bytes, pulling, now);
+        }
+        self.changed(before)
+    }
+
+    /// Looks, and says whether the number is another one now.
+    pub(super) fn look(&mut self, pulling: usize, now: Moment) -> bool {
+        let before = self.number();
+        let at = Instant::now();
+        self.next = Some(at + self.parallelism.until_next_look(now));
+        let processors = Processors::now();
+        if let (Some(new), Some((old, then))) = (processors, self.last) {
+            self.parallelism.looked(Sight { pulling, idle: new.idle_since(old, at - then) });
+        }
+        self.last = processors.map(|processors| (processors, at));
+        self.changed(before)
+    }
+
+    fn changed(&self, before: usize) -> bool {
+        let now = self.number();
+        if now != before {
+            tracing::debug!(before, now, "another number of pulls at once");
+        }
+        now != before
+    }
+}
+
+/// Counters of all processors of the machine, whatever of it belongs to this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Processors {
+    count: u32,
+    /// Ticks of all of them together with nothing to do and nothing to wait for.
+    idle: u64,
+}
+
+impl Processors {
+    fn now() -> Option<Self> {
+        Self::read(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    fn read(stat: &str) -> Option<Self> {
+        let mut lines = stat.lines().take_while(|line| line.starts_with("cpu"));
+        // user, nice, system, idle, …
+        let idle = lines.next()?.split_whitespace().nth(4)?.parse().ok()?;
+        let count = u32::try_from(lines.count()).ok().filter(|count| *count > 0)?;
+        Some(Self { count, idle })
+    }
+
+    /// The share of idle time between two readings.
+    fn idle_since(self, earlier: Self, between: Duration) -> f64 {
+        let idle = TICK.as_secs_f64() * self.idle.saturating_sub(earlier.idle) as f64;
+        let all = between.as_secs_f64() * f64::from(self.count);
+        if all > 0.0 { (idle / all).min(1.0) } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_processors_counters() {
+        let stat = "cpu  131589 77740 23981 92817 2147 0 288 291 0 0\ncpu0 66851 36300 12144 47775 1093 0 103 148 0 0\n\
+                    cpu1 64738 41439 11837 45041 1053 0 185 142 0 0\nintr 1 2\ncpux\n";
+        let before = Processors::read(stat).unwrap();
+        assert_eq!(before, Processors { count: 2, idle: 92817 });
+        let after = Processors { idle: 92817 + 5, ..before };
+        let share = after.idle_since(before, Duration::from_millis(100));
+        assert!((share - 0.25).abs() < 1e-9, "5 of 20 ticks: {share}");
+        assert!(
+            before.idle_since(after, Duration::from_millis(100)) <= 0.0,
+            "counters that jump back are no idle time"
+        );
+        assert_eq!(Processors::read(""), None);
+        assert_eq!(Processors::read("cpu 1 2 3 4\n"), None, "without processors");
+    }
+}
