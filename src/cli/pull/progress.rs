@@ -125,7 +125,7 @@ fn style(bar: &ProgressBar, template: &str) {
 
 impl Reporter for Bars {
     fn progress(&mut self, image: &str, progress: &ImageProgress) {
-        let Some(bar) = self.bars.get(image) else { return };
+        let Some(bar) = self.running.get(image) else { return };
         bar.set_message(format!("{}: {}", one_line(image), far(progress)));
         if let (Some(done), Some(total)) = (progress.downloaded, progress.total) {
             if bar.length() != Some(total) {
