@@ -23,7 +23,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// What fits where stderr goes.
 pub(super) fn reporter() -> Box<dyn Reporter> {
     if std::io::stderr().is_terminal() {
-        Box::new(Bars { all: MultiProgress::new(), bars: HashMap::new(), warned: false })
+        Box::new(Bars { all: MultiProgress::new(), under_way: HashMap::new(), warned: false })
     } else {
         Box::new(Lines { told: HashMap::new(), warned: false })
     }
@@ -112,7 +112,7 @@ impl Reporter for Lines {
 /// For terminals: what runs moves, what ended stands above.
 struct Bars {
     all: MultiProgress,
-    bars: HashMap<Arc<str>, ProgressBar>,
+    under_way: HashMap<Arc<str>, ProgressBar>,
     warned: bool,
 }
 
@@ -125,7 +125,7 @@ fn style(bar: &ProgressBar, template: &str) {
 
 impl Reporter for Bars {
     fn progress(&mut self, image: &str, progress: &ImageProgress) {
-        let Some(bar) = self.bars.get(image) else { return };
+        let Some(bar) = self.under_way.get(image) else { return };
         bar.set_message(format!("{}: {}", one_line(image), far(progress)));
         if let (Some(done), Some(total)) = (progress.downloaded, progress.total) {
             if bar.length() != Some(total) {
@@ -143,10 +143,10 @@ impl Reporter for Bars {
             let again = if *attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
             bar.set_message(format!("{}: pulling{again}", one_line(&transition.image)));
             bar.enable_steady_tick(TICK);
-            self.bars.insert(transition.image.clone(), bar);
+            self.under_way.insert(transition.image.clone(), bar);
             return;
         }
-        if let Some(bar) = self.bars.remove(&transition.image) {
+        if let Some(bar) = self.under_way.remove(&transition.image) {
             bar.finish_and_clear();
         }
         if let Some(line) = line(transition) {
