@@ -167,12 +167,10 @@ impl Tracker {
     /// A pull ended. Its last sample is to be given before.
     pub fn end(&mut self, number: u64) {
         self.pulls.remove(&number);
-        match self.pulls.values().map(|pull| pull.leased_at).min() {
-            Some(oldest) => self.ledger.forget_before(oldest),
-            None => {
-                let leases_hold = self.leases_hold;
-                *self = Self { leases_hold, ..Self::default() };
-            }
+        if let Some(oldest) = self.pulls.values().map(|pull| pull.leased_at).min() {
+            self.ledger.forget_before(oldest);
+        } else {
+            *self = Self { leases_hold: self.leases_hold, ..Self::default() };
         }
     }
 

@@ -93,7 +93,7 @@ pub(super) async fn burst(part: ContainerdPart) -> Result<()> {
     ensure!((1.0..=6.0).contains(&caused), "{caused} looks");
     // and none without a reason
     sleep(Duration::from_secs(2)).await;
-    ensure!(looks(&agent).await? - before == caused, "it goes on looking");
+    ensure!(looks(&agent).await? - before <= caused, "it goes on looking");
     let left: Vec<Stored> = stage.containerd.client().list().await?;
     ensure!(left.len() == 1, "{left:?}");
     Ok(())

@@ -1,4 +1,5 @@
 //! How far pulls are, pulls that stand still, and what happens to images behind the agent's back: on real runtimes.
+#![allow(clippy::print_stdout, reason = "what was measured is for people to read")]
 
 mod bytes;
 mod events;
