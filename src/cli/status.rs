@@ -21,6 +21,7 @@ const BETWEEN: Duration = Duration::from_secs(2);
 const LONGEST_BETWEEN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
     /// The agents' namespace
     #[arg(short, long, env = "PREPULL_NAMESPACE", value_name = "NAMESPACE", default_value = "prepull")]

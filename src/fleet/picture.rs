@@ -172,5 +172,5 @@ fn is_for(settings: &Settings, wanted: &Wanted) -> bool {
         .selected
         .as_ref()
         .is_some_and(|(namespace, _)| wanted.source.split_once('/').is_some_and(|(at, _)| at == namespace));
-    selected || settings.configmaps.iter().any(|named| *named == wanted.source)
+    selected || settings.configmaps.contains(&wanted.source)
 }

@@ -67,15 +67,14 @@ fn expanded(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("$(") {
         out.push_str(before);
-        match after.split_once(')').and_then(|(name, after)| Some((variables.get(name)?, after))) {
-            Some((value, after)) => {
-                out.push_str(value);
-                rest = after;
-            }
-            None => {
-                out.push_str("$(");
-                rest = after;
-            }
+        if let Some((value, after)) =
+            after.split_once(')').and_then(|(name, after)| Some((variables.get(name)?, after)))
+        {
+            out.push_str(value);
+            rest = after;
+        } else {
+            out.push_str("$(");
+            rest = after;
         }
     }
     out + rest

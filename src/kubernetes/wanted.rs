@@ -29,9 +29,8 @@ pub async fn of(client: &Client, agents: &[Agent]) -> Vec<Wanted> {
         let params = ListParams::default().labels(selector);
         match bounded(patiently(|| api.list(&params))).await {
             Ok(maps) => {
-                lists.extend(maps.items.iter().map(|map| {
-                    wanted(format!("{namespace}/{}", map.metadata.name.as_deref().unwrap_or_default()), map)
-                }))
+                let name = |map: &ConfigMap| map.metadata.name.clone().unwrap_or_default();
+                lists.extend(maps.items.iter().map(|map| wanted(format!("{namespace}/{}", name(map)), map)));
             }
             Err(trouble) => {
                 let why = unread(&format!("the ConfigMaps with {selector} in namespace {namespace}"), &trouble);

@@ -103,7 +103,7 @@ mod tests {
             r#"{"config":{"Env":[]},"rootfs":{}}"#,
             r#"{"config":{"digest":"sha256:1","size":1},"layers":[]}"#,
         ] {
-            assert_eq!(Document::read(text.as_bytes()), Document::Other, "{:.80}", text);
+            assert_eq!(Document::read(text.as_bytes()), Document::Other, "{text:.80}");
         }
         assert_eq!(manifest(&many), Document::Other);
         assert_eq!(manifest(&format!(r#"{{"digest":"{}","size":-1}}"#, digest(2))), Document::Other);

@@ -1,6 +1,6 @@
 //! The cluster as text for people.
 
-use std::{collections::BTreeMap, io::IsTerminal as _};
+use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _};
 
 use crate::{
     cli::table::table,
@@ -14,16 +14,15 @@ const MOST_NAMED: usize = 10;
 pub(super) fn whole(picture: &Picture, nodes: bool) -> String {
     let mut out = summary(picture) + "\n";
     for list in &picture.lists {
-        out.push_str(&match (&list.problem, &list.revision) {
-            (Some(problem), _) => format!("list {}: {problem}\n", list.source),
-            (None, Some(revision)) => {
-                format!(
-                    "list {} (revision {revision}): {} of {} agents that answered follow it\n",
-                    list.source, list.up_to_date, list.agents
-                )
-            }
-            (None, None) => String::new(),
-        });
+        let _ = match (&list.problem, &list.revision) {
+            (Some(problem), _) => writeln!(out, "list {}: {problem}", list.source),
+            (None, Some(revision)) => writeln!(
+                out,
+                "list {} (revision {revision}): {} of {} agents that answered follow it",
+                list.source, list.up_to_date, list.agents
+            ),
+            (None, None) => Ok(()),
+        };
     }
     if nodes {
         let rows: Vec<_> = picture.nodes.iter().map(node_row).collect();
@@ -64,13 +63,14 @@ fn summary(picture: &Picture) -> String {
     }
     let mut text = format!("{} of {} nodes warm", picture.warm, picture.agents);
     if picture.not_asked > 0 {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "; {} agents asked, {} ready ones not asked and not counted below (--all asks them)",
             picture.asked, picture.not_asked
-        ));
+        );
     }
     if !picture.silent.is_empty() {
-        text.push_str(&format!("; {} gave no answer", picture.silent.len()));
+        let _ = write!(text, "; {} gave no answer", picture.silent.len());
     }
     text
 }
@@ -79,17 +79,17 @@ fn summary(picture: &Picture) -> String {
 pub(super) fn progress(picture: &Picture) -> String {
     let mut text = format!("{} of {} nodes warm with the lists as they are now", picture.proven, picture.agents);
     if picture.agents == 0 {
-        text.push_str(&format!("; no agent in namespace {} yet", picture.namespace));
+        let _ = write!(text, "; no agent in namespace {} yet", picture.namespace);
     }
     let waiting: Vec<&str> =
         picture.nodes.iter().filter(|row| !row.reason.is_empty() || !row.warm).map(|row| &*row.node).collect();
     if !waiting.is_empty() {
-        text.push_str(&format!("; waiting for {}", names(&waiting)));
+        let _ = write!(text, "; waiting for {}", names(&waiting));
     }
     let silent: Vec<String> = picture.silent.iter().map(|silent| named(&silent.node, &silent.pod)).collect();
     if !silent.is_empty() {
         let silent: Vec<&str> = silent.iter().map(String::as_str).collect();
-        text.push_str(&format!("; no answer from {}", names(&silent)));
+        let _ = write!(text, "; no answer from {}", names(&silent));
     }
     text
 }
@@ -149,13 +149,14 @@ fn errors(images: &[ImageCount]) -> String {
     }
     let mut out = String::new();
     for (class, image) in each {
-        out.push_str(&format!(
+        let _ = write!(
+            out,
             "\n{class}, for instance {}: {}\n",
             image.image,
             image.message.as_deref().unwrap_or("no more is known")
-        ));
+        );
         if let Some(remedy) = &image.remedy {
-            out.push_str(&format!("  {remedy}\n"));
+            let _ = writeln!(out, "  {remedy}");
         }
     }
     out
