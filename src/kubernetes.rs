@@ -11,6 +11,7 @@ pub mod node;
 mod pace;
 pub mod rotation;
 pub mod secrets;
+pub mod slots;
 pub mod watch;
 pub mod writes;
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
+    budget,
     clock::Moment,
     cooldown::{Admission, Cooldowns},
     desired::{Desired, Target},
@@ -26,6 +27,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// The next moment at which waiting ends by itself.
     pub wake: Option<Moment>,
+    /// Something begins, or would if the node held a slot of `pullingNodes`.
+    pub wants_slot: bool,
 }
 
 /// What holds up the whole node.
@@ -35,6 +38,8 @@ pub struct Gates {
     pub runtime_ready: bool,
     /// Nothing begins before this moment, for the list's spread.
     pub spread_until: Option<Moment>,
+    /// Whether `pullingNodes` lets this node pull.
+    pub slot: budget::Admission,
 }
 
 /// Plans. `states` stand in the order of `desired.targets`.
@@ -49,10 +54,12 @@ pub fn plan(desired: &Desired, states: &[&ImageState], cooldowns: &Cooldowns, ga
             Due::At(moment) => plan.wake_at(moment),
             Due::Now => match admit(target, cooldowns, gates, &busy, (most, most_each), now) {
                 Ok(()) => {
+                    plan.wants_slot = true;
                     busy.add(target.image.registry());
                     plan.actions.push(Action::Start(index));
                 }
                 Err((why, until)) => {
+                    plan.wants_slot |= why == Wait::Budget;
                     if let Some(until) = until {
                         plan.wake_at(until);
                     }
@@ -124,6 +131,10 @@ fn admit(
     }
     if busy.total >= most || here >= most_each {
         return Err((Wait::Queue, None));
+    }
+    // last: a slot is wanted only for what could begin with it
+    if !gates.slot.admits(now) {
+        return Err((Wait::Budget, None));
     }
     Ok(())
 }

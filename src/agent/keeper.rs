@@ -9,12 +9,13 @@ use std::{
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
     ReadyWhen, Reporter,
     attempt::{self, Attempt, Done},
+    budget::NodeBudget,
     cluster::{Cluster, News, replace_if_new},
     link::LinkEvent,
     lists::ListUpdate,
@@ -23,6 +24,7 @@ use super::{
     sources::{Change, SourceNames, Sources},
 };
 use crate::{
+    budget::Need,
     clock::{Clock, Moment},
     credentials::lookup::Credentials,
     desired::{Desired, TargetKey},
@@ -40,6 +42,9 @@ use crate::{
 
 /// Time that ended pulls get to tell the runtime so.
 const FAREWELL: Duration = Duration::from_millis(100);
+
+/// Time that giving a slot back may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// What the keeper listens to.
 #[derive(Debug)]
@@ -88,6 +93,7 @@ pub struct Keeper<R> {
     node_problem: Option<String>,
     sources: Sources,
     cluster: Cluster,
+    budget: NodeBudget,
     rotation: Rotation,
     metrics: Metrics,
     clock: Clock,
@@ -115,9 +121,11 @@ pub struct Keeper<R> {
 
 impl<R: Reporter> Keeper<R> {
     /// With nothing known yet.
-    pub fn new(settings: Settings, metrics: Metrics, clock: Clock, reporter: R) -> Self {
+    pub fn new(mut settings: Settings, metrics: Metrics, clock: Clock, reporter: R) -> Self {
+        let node_name: Arc<str> = settings.node.name.as_str().into();
         Self {
-            node_name: settings.node.name.as_str().into(),
+            budget: NodeBudget::new(node_name.clone(), settings.cluster.asks()),
+            node_name,
             node: settings.node,
             ready_when: settings.ready_when,
             node_problem: None,
@@ -177,6 +185,7 @@ impl<R: Reporter> Keeper<R> {
             // the runtime hears of it by the connection, which needs a moment to say so
             sleep(FAREWELL).await;
         }
+        self.give_back().await;
         status
     }
 
@@ -192,13 +201,28 @@ impl<R: Reporter> Keeper<R> {
         at_rest || (gone && once.retry_until.is_none())
     }
 
+    /// Gives the slot of `pullingNodes` back. Where that takes long, it expires.
+    async fn give_back(&mut self) {
+        let given = async {
+            while self.budget.end(self.clock.now()) {
+                match self.cluster.news().await {
+                    Some(News::Slot(answer)) => self.budget.answered(answer, self.clock.now()),
+                    Some(News::Node(_) | News::Object(..)) => {}
+                    None => break,
+                }
+            }
+        };
+        let _ = timeout(LAST_WORD, given).await;
+    }
+
     /// Plans, starts what may start, and tells what changed.
     fn turn(&mut self) {
         let now = self.clock.now();
+        let cap = self.stock.desired().limits.pulling_nodes;
+        self.stock.slot(self.budget.admission(cap));
         let plan = self.stock.plan(now);
         let deadline = self.once.and_then(|once| once.retry_until);
         let over = deadline.is_some_and(|until| now >= until);
-        self.wake = [plan.wake, deadline.filter(|_| !over)].into_iter().flatten().min();
         for action in plan.actions {
             match action {
                 Action::Start(_) if over => {}
@@ -207,6 +231,10 @@ impl<R: Reporter> Keeper<R> {
                 Action::Hold(..) => {}
             }
         }
+        let need = Need { cap, wants: plan.wants_slot, pulling: !self.pulling.is_empty() };
+        let budget = self.budget.turned(need, now);
+        self.wake = [plan.wake, deadline.filter(|_| !over), budget].into_iter().flatten().min();
+        self.budget.tell_problem(&self.sources, &mut self.reporter);
         for transition in self.stock.take_transitions() {
             self.reporter.transition(&transition);
         }
@@ -286,6 +314,7 @@ impl<R: Reporter> Keeper<R> {
     fn cluster_news(&mut self, news: News) {
         match news {
             News::Node(view) => self.node(&view),
+            News::Slot(answer) => self.budget.answered(answer, self.clock.now()),
             News::Object(key, fingerprint) => {
                 let now = self.clock.now();
                 for target in self.rotation.told(&key, fingerprint, now) {
@@ -409,7 +438,9 @@ impl<R: Reporter> Keeper<R> {
         if !self.stock.list_read() {
             warmth.reason = self.sources.unread().unwrap_or(warmth.reason);
         }
-        if let Some(problem) = self.runtime_problem.as_ref().or(self.look_problem.as_ref()).filter(|_| !warmth.warm) {
+        let budget_problem = self.budget.problem();
+        let problem = self.runtime_problem.as_ref().or(self.look_problem.as_ref()).or(budget_problem.as_ref());
+        if let Some(problem) = problem.filter(|_| !warmth.warm) {
             warmth.reason = format!("{}; {problem}", warmth.reason);
         }
         warmth
@@ -431,6 +462,7 @@ impl<R: Reporter> Keeper<R> {
             lists_rejected: i64::try_from(self.sources.rejected()).unwrap_or(i64::MAX),
             ..Status::of(&self.stock, self.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
+        self.budget.explain(&self.sources, &mut status);
         status.add_problems(&self.stock, |key| self.credential_problems.of(key));
         status
     }

@@ -123,7 +123,6 @@ const FIELDS: &[&str] = &[
 
 /// Those of the fields that nothing obeys yet, by their paths.
 const WITHOUT_EFFECT: &[&str] = &[
-    "limits.pullingNodes",
     "limits.maxDiskUsage",
     "limits.resumeDiskUsage",
     "limits.maxPinnedSize",

@@ -24,7 +24,7 @@ fn queued() -> ImageState {
 }
 
 fn planned(desired: &Desired, states: &[ImageState], cooldowns: &Cooldowns, now: u64) -> Plan {
-    let gates = Gates { runtime_ready: true, spread_until: None };
+    let gates = Gates { runtime_ready: true, ..Gates::default() };
     plan(desired, &states.iter().collect::<Vec<_>>(), cooldowns, gates, at(now))
 }
 
@@ -49,9 +49,9 @@ fn nothing_begins_before_the_store_was_looked_at() {
 #[test]
 fn spread_holds_everything_until_its_moment() {
     let wanted = desired("images: [a.io/x:1]");
-    let gates = Gates { runtime_ready: true, spread_until: Some(at(20)) };
+    let gates = Gates { runtime_ready: true, spread_until: Some(at(20)), ..Gates::default() };
     let early = plan(&wanted, &[&queued()], &Cooldowns::default(), gates, at(5));
-    assert_eq!(early, Plan { actions: vec![Action::Hold(0, Wait::Spread)], wake: Some(at(20)) });
+    assert_eq!(early, Plan { actions: vec![Action::Hold(0, Wait::Spread)], wake: Some(at(20)), ..Plan::default() });
     let due = plan(&wanted, &[&queued()], &Cooldowns::default(), gates, at(20));
     assert_eq!(due.actions, [Action::Start(0)]);
 }
@@ -79,10 +79,10 @@ fn backoff_and_refresh_wake_the_plan() {
     let stored = Stored { digest: "sha256:1".into(), size: 1, pinned: false };
     let present = ImageState::Present { stored, since: at(0), asked: Some(at(5)), credential: None };
     let states = [backoff, present, queued()];
-    assert_eq!(planned(&wanted, &states, &Cooldowns::default(), 1), Plan { actions: vec![], wake: Some(at(10)) });
+    assert_eq!(planned(&wanted, &states, &Cooldowns::default(), 1), Plan { actions: vec![], wake: Some(at(10)), ..Plan::default() });
     assert_eq!(
         planned(&wanted, &states, &Cooldowns::default(), 12),
-        Plan { actions: vec![Action::Start(0)], wake: Some(at(35)) }
+        Plan { actions: vec![Action::Start(0)], wake: Some(at(35)), wants_slot: true }
     );
     assert_eq!(planned(&wanted, &states, &Cooldowns::default(), 35).actions, [Action::Start(0), Action::Start(1)]);
 }
