@@ -41,7 +41,7 @@ pub(crate) struct Tally {
     pulling: AtomicUsize,
     /// Most of those at once.
     most: AtomicUsize,
-    /// Pulls that began, and those that began while too many were under way.
+    /// Pulls that began.
     pub(crate) begun: AtomicUsize,
     /// Pulls that ended.
     pub(crate) done: AtomicUsize,
@@ -169,17 +169,17 @@ impl Node {
 /// All nodes, and the ends by which a test changes them.
 pub(crate) struct Crowd {
     pub(crate) tally: Arc<Tally>,
-    pub(crate) clock: Fast,
     pub(crate) cap: watch::Sender<Option<u32>>,
     pub(crate) modes: Vec<watch::Sender<Mode>>,
     nodes: JoinSet<Result<()>>,
 }
 
 impl Crowd {
-    /// Starts so many nodes under a cap; each pulls what `work` says.
+    /// Starts so many nodes under a cap, whose names begin as said; each pulls what `work` says.
     pub(crate) fn start(
         client: &Client,
         namespace: &str,
+        names: &str,
         count: usize,
         cap: u32,
         work: impl Fn(usize) -> Vec<Duration>,
@@ -189,7 +189,7 @@ impl Crowd {
         let mut nodes = JoinSet::new();
         let modes = (0..count).map(|n| {
             let (sender, mode) = watch::channel(Mode::Works);
-            let name = format!("node-{n}");
+            let name = format!("{names}-{n}");
             let slots = Slots::new(client.clone(), namespace, name.clone());
             let node =
                 Node { name, slots, cap: cap.subscribe(), mode, work: work(n), tally: tally.clone(), clock };
@@ -197,7 +197,7 @@ impl Crowd {
             sender
         });
         let modes = modes.collect();
-        Self { tally, clock, cap, modes, nodes }
+        Self { tally, cap, modes, nodes }
     }
 
     /// Waits until every node has done its work, for so long by the wall's clock.

@@ -57,7 +57,7 @@ pub(crate) async fn crowded(place: Place) -> Result<()> {
     slots(&tenant, CAP).await?;
     let (mark, began) = (tenant.server.audit_mark()?, Instant::now());
     let pulls = |_| vec![Duration::from_millis(fastrand::u64(2_000..8_000)); 2];
-    let mut crowd = Crowd::start(&client(&tenant).await?, &tenant.name, NODES, CAP, pulls);
+    let mut crowd = Crowd::start(&client(&tenant).await?, &tenant.name, "node", NODES, CAP, pulls);
     crowd.done(PATIENCE).await?;
     let took = began.elapsed() * SPEED;
     let tally = &crowd.tally;
@@ -92,27 +92,23 @@ pub(crate) async fn killed_and_paused(place: Place) -> Result<()> {
     const CAP: u32 = 3;
     let tenant = place.tenant("killed").await?;
     slots(&tenant, CAP).await?;
-    // the first three hold the slots for ever as far as this test goes
     let client = client(&tenant).await?;
-    let long = |_| vec![Duration::from_secs(5), Duration::from_secs(3600)];
-    let mut first = Crowd::start(&client, &tenant.name, 3, CAP, long);
+    let long = |_| vec![Duration::from_secs(5), Duration::from_hours(1)];
+    let mut first = Crowd::start(&client, &tenant.name, "first", 3, CAP, long);
     wait_for(PATIENCE, "three nodes pull", async || {
         Ok((first.tally.begun.load(Ordering::SeqCst) == 3).then_some(()))
     })
     .await?;
-    let rest = |_| vec![Duration::from_secs(4)];
-    let mut others = Crowd::start(&client, &format!("{}", tenant.name), 0, CAP, rest);
-    others.done(PATIENCE).await?;
     // two die, one is paused and comes back when its slot is another's
     first.modes[0].send_replace(Mode::Killed);
     first.modes[1].send_replace(Mode::Killed);
     first.modes[2].send_replace(Mode::Paused);
     let left = Instant::now();
-    let mut late = Late::start(&client, &tenant, 12, CAP);
-    late.crowd.done(PATIENCE).await?;
+    let mut late = Crowd::start(&client, &tenant.name, "late", 12, CAP, |_| vec![Duration::from_secs(4)]);
+    late.done(PATIENCE).await?;
     let took = left.elapsed() * SPEED;
     ensure!(took > EXPIRY, "a slot was taken after {took:?}, which is before it expired");
-    ensure!(late.crowd.tally.most() <= CAP as usize, "{:?}", late.crowd.tally);
+    ensure!(late.tally.most() <= CAP as usize, "{:?}", late.tally);
     eprintln!("three slots left behind; twelve nodes had done their pulls of 4 s after {took:?}");
     let mark = tenant.server.audit_mark()?;
     first.modes[2].send_replace(Mode::Works);
@@ -124,19 +120,6 @@ pub(crate) async fn killed_and_paused(place: Place) -> Result<()> {
     first.done(PATIENCE).await
 }
 
-/// Nodes with names of their own that come later.
-struct Late {
-    crowd: Crowd,
-}
-
-impl Late {
-    fn start(client: &Client, tenant: &Tenant<'_>, count: usize, cap: u32) -> Self {
-        // the first three of a crowd carry the names of those that are left behind, and would find their own slots
-        let work = |n: usize| if n < 3 { Vec::new() } else { vec![Duration::from_secs(4)] };
-        Self { crowd: Crowd::start(client, &tenant.name, count + 3, cap, work) }
-    }
-}
-
 pub(crate) async fn cut_off(place: Place) -> Result<()> {
     let tenant = place.tenant("cut-off").await?;
     slots(&tenant, 1).await?;
@@ -146,14 +129,14 @@ pub(crate) async fn cut_off(place: Place) -> Result<()> {
         0 => vec![Duration::from_secs(2), Duration::from_secs(2), Duration::from_secs(2), EXPIRY * 3],
         _ => Vec::new(),
     };
-    let mut first = Crowd::start(&client, &tenant.name, 1, 1, work);
+    let mut first = Crowd::start(&client, &tenant.name, "first", 1, 1, work);
     wait_for(PATIENCE, "the first node pulls", async || {
         Ok((first.tally.begun.load(Ordering::SeqCst) == 1).then_some(()))
     })
     .await?;
     first.modes[0].send_replace(Mode::CutOff);
     let cut = Instant::now();
-    let mut late = Crowd::start(&client, &tenant.name, 2, 1, |n| vec![EXPIRY * 4; n]);
+    let mut late = Crowd::start(&client, &tenant.name, "late", 1, 1, |_| vec![EXPIRY * 4]);
     wait_for(PATIENCE, "the second node takes the slot over", async || {
         Ok((late.tally.begun.load(Ordering::SeqCst) == 1).then_some(()))
     })
@@ -183,7 +166,7 @@ pub(crate) async fn changed(place: Place) -> Result<()> {
     let tenant = place.tenant("changed").await?;
     slots(&tenant, 6).await?;
     let work = |_| vec![Duration::from_secs(6); 4];
-    let mut crowd = Crowd::start(&client(&tenant).await?, &tenant.name, 24, 6, work);
+    let mut crowd = Crowd::start(&client(&tenant).await?, &tenant.name, "node", 24, 6, work);
     let began = |crowd: &Crowd| crowd.tally.begun.load(Ordering::SeqCst);
     wait_for(PATIENCE, "pulls began", async || Ok((began(&crowd) >= 8).then_some(()))).await?;
     ensure!(crowd.tally.most() <= 6, "{:?}", crowd.tally);
