@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generated picture bench conformance fuzz faults kill soak screenshots idle static clean
+.PHONY: help demo test lint generated picture bench sim conformance fuzz faults kill soak screenshots idle static clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -43,6 +43,9 @@ bench: ## whole-job ratios on a real containerd, an idle agent, and the pure par
 	@$(CARGO) build --quiet --release --bin prepull
 	@PREPULL_BIN="$(TARGET)/release/prepull" $(CARGO) bench --quiet --profile dev --bench warming --bench idle
 	@$(CARGO) bench --quiet --bench pure
+
+sim: ## up to 20,000 simulated nodes with the agent's own planner, budget and spread; writes docs/scaling.md and its pictures
+	@PREPULL_SIM_WRITE=1 $(CARGO) bench --quiet --bench sim
 
 # how long the agent in a cluster is watched; the server ends a watch after about 290 s, and the agent begins it again
 IDLE_SECONDS ?= 600

@@ -261,10 +261,7 @@ impl Budget {
 
     /// Whether a slot is held or may be: it is worth giving back.
     pub fn holds(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Holding(_) | Phase::Renewing { .. } | Phase::Freeing { .. } | Phase::Taking { .. }
-        )
+        matches!(self.phase, Phase::Holding(_) | Phase::Renewing { .. } | Phase::Freeing { .. } | Phase::Taking { .. })
     }
 
     /// What is wrong with the cap, and what to do about it; nothing while it is kept as it is written.
@@ -385,7 +382,9 @@ impl Budget {
                         self.wait(LOOK, now, random);
                     }
                     // if it was written after all, the next look at the same slot finds this node there
-                    Answer::NoAnswer(_) | Answer::Missing | Answer::Forbidden(_) => self.no_slot(slot, answer, now, random),
+                    Answer::NoAnswer(_) | Answer::Missing | Answer::Forbidden(_) => {
+                        self.no_slot(slot, answer, now, random)
+                    }
                 }
                 None
             }

@@ -94,7 +94,7 @@ struct Node {
     budget: Budget,
     need: Need,
     pulling: usize,
-    warm: bool,
+    present: usize,
     gone: bool,
     cut_until: f64,
     counted: bool,
@@ -135,6 +135,9 @@ pub struct Simulation {
     second: (u64, u64),
     outcomes: Outcomes,
     left: usize,
+    refusal: PullError,
+    /// From when on nothing is to be asked any more.
+    at_rest: f64,
 }
 
 fn moment(seconds: f64) -> Moment {
@@ -170,7 +173,7 @@ impl Simulation {
                 stock,
                 need: Need::default(),
                 pulling: 0,
-                warm: false,
+                present: 0,
                 gone: false,
                 cut_until: 0.0,
                 counted: false,
@@ -193,6 +196,8 @@ impl Simulation {
             second: (0, 0),
             outcomes: Outcomes::default(),
             left: scenario.nodes,
+            refusal: PullError::own(ErrorClass::RateLimited, "429 Too Many Requests"),
+            at_rest: f64::INFINITY,
             scenario: scenario.clone(),
         }
     }
@@ -227,10 +232,10 @@ impl Simulation {
             }
             if self.left == 0 && end.is_infinite() {
                 end = self.now + 3600.0;
-                self.outcomes.afterwards = self.outcomes.looks + self.outcomes.writes;
+                // the last slots are given back
+                self.at_rest = self.now + 60.0;
             }
         }
-        self.outcomes.afterwards = self.outcomes.looks + self.outcomes.writes - self.outcomes.afterwards;
         self.outcomes.refused = self.registry.refused;
         self.outcomes.most_pulls = self.registry.most;
         self.outcomes
@@ -345,13 +350,13 @@ impl Simulation {
             let stored = Stored { digest: key.canonical.clone(), size: 1, pinned: false };
             Outcome::Pulled { stored, credential: None }
         } else {
-            Outcome::Failed(PullError::own(ErrorClass::RateLimited, "429 Too Many Requests"))
+            Outcome::Failed(self.refusal.clone())
         };
         node.stock.finished(&key, outcome, began, now, random);
         node.stock.take_transitions();
         node.pulling -= 1;
-        if !node.warm && node.stock.warmth().warm {
-            node.warm = true;
+        node.present += usize::from(well);
+        if well && node.present == self.scenario.images.len() {
             self.left -= 1;
             self.outcomes.warm.push(self.now);
         }
@@ -398,6 +403,7 @@ impl Simulation {
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of some hours")]
     fn serve(&mut self, n: usize, ask: &Ask) {
+        self.outcomes.afterwards += u64::from(self.now > self.at_rest);
         let second = self.now as u64;
         self.second = if self.second.0 == second { (second, self.second.1 + 1) } else { (second, 1) };
         self.outcomes.busiest_second = self.outcomes.busiest_second.max(self.second.1);

@@ -1,6 +1,13 @@
 //! prepull-sim: many nodes with the agent's own planner, budget and spread, in simulated time; writes the tables and
 //! pictures of docs/scaling.md. `make sim`.
-#![allow(missing_docs, unreachable_pub, clippy::print_stdout, clippy::expect_used, clippy::format_push_string, reason = "a bench")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::format_push_string,
+    reason = "a bench"
+)]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts and seconds of a simulation")]
 
 mod cluster;
@@ -109,7 +116,11 @@ fn faults() -> String {
     let faults = Faults { at: 120.0, cut_off: (10, 900.0), gone: 10 };
     let scenario = Scenario { images: vec![20_000, 2000], faults, ..scenario("", 1000, Some(50), 0) };
     let outcomes = Simulation::new(&scenario, 1).run();
-    assert!(outcomes.most_reachable <= 50, "{} nodes that the API server reaches pulled at once", outcomes.most_reachable);
+    assert!(
+        outcomes.most_reachable <= 50,
+        "{} nodes that the API server reaches pulled at once",
+        outcomes.most_reachable
+    );
     format!(
         "With 1,000 nodes, `pullingNodes: 50` and an image of 20 GB, two minutes after the edit 10 nodes that hold a slot are cut off from the API server for 15 minutes and 10 others are gone for good: at most {} nodes pull at once that the API server reaches, and {} with those that are cut off and finish their pull. {} nodes are warm in the end, after {:.0} s.\n",
         outcomes.most_reachable,
@@ -131,7 +142,12 @@ fn warm(runs: &[(Scenario, Outcomes)]) -> String {
         let points = outcomes.warm.iter().enumerate().map(|(n, at)| (at / 60.0, share(n))).collect();
         Line { name: scenario.name.replace('`', ""), points: thinned(points) }
     };
-    chart("5,000 nodes: which part of them is warm", "minutes since the edit", "%", &runs.iter().map(line).collect::<Vec<_>>())
+    chart(
+        "5,000 nodes: which part of them is warm",
+        "minutes since the edit",
+        "%",
+        &runs.iter().map(line).collect::<Vec<_>>(),
+    )
 }
 
 fn pulling(runs: &[(Scenario, Outcomes)]) -> String {
@@ -139,7 +155,12 @@ fn pulling(runs: &[(Scenario, Outcomes)]) -> String {
         let points = outcomes.pulling.iter().enumerate().map(|(n, nodes)| (n as f64 / 6.0, *nodes as f64)).collect();
         Line { name: scenario.name.replace('`', ""), points: thinned(points) }
     };
-    chart("5,000 nodes: how many pull at once", "minutes since the edit", "nodes", &runs.iter().map(line).collect::<Vec<_>>())
+    chart(
+        "5,000 nodes: how many pull at once",
+        "minutes since the edit",
+        "nodes",
+        &runs.iter().map(line).collect::<Vec<_>>(),
+    )
 }
 
 /// Replaces what stands between the two marks.

@@ -20,9 +20,7 @@ const BOTTOM: f64 = 44.0;
 
 /// A chart with its axes named.
 pub fn chart(title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> String {
-    let most = |of: fn(&(f64, f64)) -> f64| {
-        lines.iter().flat_map(|line| &line.points).map(of).fold(1.0, f64::max)
-    };
+    let most = |of: fn(&(f64, f64)) -> f64| lines.iter().flat_map(|line| &line.points).map(of).fold(1.0, f64::max);
     let (x_step, y_step) = (step(most(|p| p.0)), step(most(|p| p.1)));
     let (x_most, y_most) = ((most(|p| p.0) / x_step).ceil() * x_step, (most(|p| p.1) / y_step).ceil() * y_step);
     let x = |value: f64| LEFT + value / x_most * (WIDTH - LEFT - RIGHT);

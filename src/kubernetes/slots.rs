@@ -62,7 +62,9 @@ impl Slots {
         let answered = timeout(ANSWER_BOUND, self.request(ask)).await;
         let made = match answered {
             Ok(made) => made,
-            Err(_) => return Answer::NoAnswer(format!("the API server did not answer within {} s", ANSWER_BOUND.as_secs())),
+            Err(_) => {
+                return Answer::NoAnswer(format!("the API server did not answer within {} s", ANSWER_BOUND.as_secs()));
+            }
         };
         match made {
             Ok(Some(lease)) => {
@@ -119,13 +121,7 @@ fn held(before: LeaseSpec, node: &str) -> LeaseSpec {
 }
 
 fn free(before: LeaseSpec) -> LeaseSpec {
-    LeaseSpec {
-        holder_identity: None,
-        acquire_time: None,
-        renew_time: None,
-        lease_duration_seconds: None,
-        ..before
-    }
+    LeaseSpec { holder_identity: None, acquire_time: None, renew_time: None, lease_duration_seconds: None, ..before }
 }
 
 #[cfg(test)]

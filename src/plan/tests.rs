@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use super::*;
 use crate::{
     backoff::IMAGE,
+    budget::Admission,
     desired::SourcedList,
     error_class::{ErrorClass, PullError},
     image_state::Stored,
@@ -57,6 +58,27 @@ fn spread_holds_everything_until_its_moment() {
 }
 
 #[test]
+fn a_slot_is_wanted_only_for_what_could_begin() {
+    let wanted = desired("images: [a.io/x:1, b.io/y:1]");
+    let closed = Gates { runtime_ready: true, slot: Admission::Closed, ..Gates::default() };
+    let (states, none) = ([&queued(), &queued()], Cooldowns::default());
+    let waits = plan(&wanted, &states, &none, closed, at(5));
+    assert_eq!(waits.actions, [Action::Hold(0, Wait::Budget), Action::Hold(1, Wait::Budget)]);
+    assert!(waits.wants_slot);
+    let held = Gates { slot: Admission::Until(at(9)), ..closed };
+    assert_eq!(plan(&wanted, &states, &none, held, at(8)).actions, [Action::Start(0), Action::Start(1)]);
+    assert_eq!(plan(&wanted, &states, &none, held, at(9)).actions, waits.actions, "a slot that is not renewed ends");
+    let early = Gates { spread_until: Some(at(20)), ..closed };
+    assert!(!plan(&wanted, &states, &none, early, at(5)).wants_slot);
+    let mut cooling = Cooldowns::default();
+    for target in &wanted.targets {
+        cooling.failed(target.image.registry(), at(0), at(0), 0.0);
+    }
+    assert!(!plan(&wanted, &states, &cooling, closed, at(5)).wants_slot);
+    assert!(plan(&wanted, &states, &cooling, closed, at(10)).wants_slot);
+}
+
+#[test]
 fn a_cooling_registry_lets_nothing_begin_and_then_one() {
     let wanted = desired("images: [a.io/x:1, a.io/y:1, b.io/z:1]");
     let mut cooldowns = Cooldowns::default();
@@ -79,7 +101,10 @@ fn backoff_and_refresh_wake_the_plan() {
     let stored = Stored { digest: "sha256:1".into(), size: 1, pinned: false };
     let present = ImageState::Present { stored, since: at(0), asked: Some(at(5)), credential: None };
     let states = [backoff, present, queued()];
-    assert_eq!(planned(&wanted, &states, &Cooldowns::default(), 1), Plan { actions: vec![], wake: Some(at(10)), ..Plan::default() });
+    assert_eq!(
+        planned(&wanted, &states, &Cooldowns::default(), 1),
+        Plan { actions: vec![], wake: Some(at(10)), ..Plan::default() }
+    );
     assert_eq!(
         planned(&wanted, &states, &Cooldowns::default(), 12),
         Plan { actions: vec![Action::Start(0)], wake: Some(at(35)), wants_slot: true }

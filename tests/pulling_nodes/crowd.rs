@@ -104,7 +104,9 @@ impl Node {
         loop {
             let mode = *self.mode.borrow_and_update();
             let now = self.clock.now();
-            if mode != Mode::Works && let Some((_, counted @ true)) = &mut pull {
+            if mode != Mode::Works
+                && let Some((_, counted @ true)) = &mut pull
+            {
                 self.tally.pulling.fetch_sub(1, Ordering::SeqCst);
                 *counted = false;
             }
@@ -191,8 +193,7 @@ impl Crowd {
             let (sender, mode) = watch::channel(Mode::Works);
             let name = format!("{names}-{n}");
             let slots = Slots::new(client.clone(), namespace, name.clone());
-            let node =
-                Node { name, slots, cap: cap.subscribe(), mode, work: work(n), tally: tally.clone(), clock };
+            let node = Node { name, slots, cap: cap.subscribe(), mode, work: work(n), tally: tally.clone(), clock };
             nodes.spawn(node.run());
             sender
         });

@@ -1,9 +1,6 @@
 //! Nodes of one process.
 
-use std::{
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -95,10 +92,8 @@ pub(crate) async fn killed_and_paused(place: Place) -> Result<()> {
     let client = client(&tenant).await?;
     let long = |_| vec![Duration::from_secs(5), Duration::from_hours(1)];
     let mut first = Crowd::start(&client, &tenant.name, "first", 3, CAP, long);
-    wait_for(PATIENCE, "three nodes pull", async || {
-        Ok((first.tally.begun.load(Ordering::SeqCst) == 3).then_some(()))
-    })
-    .await?;
+    wait_for(PATIENCE, "three nodes pull", async || Ok((first.tally.begun.load(Ordering::SeqCst) == 3).then_some(())))
+        .await?;
     // two die, one is paused and comes back when its slot is another's
     first.modes[0].send_replace(Mode::Killed);
     first.modes[1].send_replace(Mode::Killed);

@@ -131,7 +131,7 @@ pub fn at_work() -> Status {
             problems: vec![
                 "line 4, column 22: images[1].imagePullPolicy: `Sometimes` is no pull policy; write one of Always, IfNotPresent, Never".to_owned(),
             ],
-            notes: vec!["limits.pullingNodes is accepted and has no effect yet".to_owned()],
+            notes: vec!["limits.maxDiskUsage is accepted and has no effect yet".to_owned()],
         }],
         warm: false,
         not_warm_reason: "2 of 10 required images are present; missing: ghcr.io/acme/web:2.9, quay.io/acme/model-server:v3, local/base:1 and 5 more".to_owned(),
