@@ -4,6 +4,7 @@ mod attempt;
 mod budget;
 mod cleanup;
 pub mod cluster;
+mod disk;
 pub mod inotify;
 pub mod keeper;
 pub mod link;
@@ -84,6 +85,8 @@ pub struct Options {
     pub ready_when: ReadyWhen,
     /// Where credentials are looked for.
     pub credentials: Credentials,
+    /// Where the kernel tells how busy the disks are.
+    pub io_pressure: PathBuf,
 }
 
 /// Runs until SIGTERM or SIGINT. A second signal ends the process at once.
@@ -96,11 +99,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let stop = on_signals()?;
 
     let (sources, cluster, reporter): (_, _, Box<dyn Reporter>) = match options.lists {
-        Lists::File(path) => (wiring::file(path, list_sender), cluster::Cluster::none(), Box::new(LogReporter)),
+        Lists::File(path) => {
+            (wiring::file(path, list_sender), cluster::Cluster::none(), Box::new(LogReporter::default()))
+        }
         Lists::Cluster { named, selected, options: cluster } => {
             let client = kubernetes::client().await?;
             let sources = wiring::lists(&client, named, selected, &list_sender);
-            let (cluster, reporter) = wiring::cluster(&client, &options.node.name, clock, cluster);
+            let (cluster, reporter) = wiring::cluster(&client, &options.node.name, clock, options.ready_when, cluster);
             (sources, cluster, Box::new(reporter))
         }
     };
@@ -114,6 +119,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         sources,
         cluster,
         credentials: Arc::new(options.credentials),
+        io_pressure: options.io_pressure,
         once: None,
     };
     keeper::Keeper::new(settings, metrics, clock, reporter).run(inputs).await;

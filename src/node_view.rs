@@ -13,6 +13,8 @@ pub struct NodeView {
     pub taints: Vec<TaintView>,
     /// The condition `ImagesPrepulled`, where it has one.
     pub condition: Option<ConditionView>,
+    /// Whether the kubelet says that it lacks disk space (condition `DiskPressure`).
+    pub disk_pressure: bool,
     /// Why nothing newer is known, in one clause.
     pub problem: Option<String>,
 }

@@ -54,6 +54,15 @@ pub struct StateWrite {
     pub label: Option<&'static str>,
 }
 
+impl StateWrite {
+    /// Whether another write says the same but for the message, which alone is never worth a write at once: not even where
+    /// the Node's watch does not tell what was written.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let kind = |write: &Self| write.condition.as_ref().map(|c| (c.status.clone(), c.reason.clone()));
+        self.label == other.label && kind(self) == kind(other)
+    }
+}
+
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Due {
@@ -72,6 +81,8 @@ pub struct NodeWrites {
     taint_key: String,
     start: Moment,
     deadline: Moment,
+    /// The Node that was seen last: one that was deleted and made again has nothing of what was written.
+    uid: String,
     /// What was written last, and when.
     last: Option<(StateWrite, Moment)>,
     /// The lists that the last write was about.
@@ -91,6 +102,7 @@ impl NodeWrites {
             taint_key,
             start,
             deadline: start + timeout,
+            uid: String::new(),
             last: None,
             revision: None,
             due: None,
@@ -104,6 +116,10 @@ impl NodeWrites {
         let mut due = Due::default();
         // before the Node was seen nothing can be compared
         let Some(labels) = &node.labels else { return due };
+        if self.uid != node.uid {
+            self.uid.clone_from(&node.uid);
+            (self.last, self.hold, self.failures) = (None, self.start, 0);
+        }
         if self.parts.taint && node.taints.iter().any(|t| t.key == self.taint_key) {
             let at = if report.readiness == Readiness::Warm { now } else { self.deadline }.max(self.hold);
             due.taint = at <= now;
@@ -136,7 +152,7 @@ impl NodeWrites {
         };
         let settled = if report.readiness == Readiness::Warm { self.start } else { self.start + GRACE };
         let again = match &self.last {
-            Some((last, at)) if last.condition == write.condition && last.label == write.label => *at + SAME_AGAIN,
+            Some((last, at)) if last.says_the_same(&write) => *at + SAME_AGAIN,
             _ => self.start,
         };
         let at = at.max(settled).max(again).max(self.hold);
@@ -161,11 +177,12 @@ impl NodeWrites {
         self.hold = now + FIRST_RETRY;
     }
 
-    /// A write was not accepted, or is not allowed.
-    pub fn failed(&mut self, now: Moment) {
+    /// A write was not accepted, or is not allowed. `random` is from 0 to 1: an outage ends for all nodes at once, and
+    /// they must not all come back at once.
+    pub fn failed(&mut self, now: Moment, random: f64) {
         let delay = FIRST_RETRY.saturating_mul(1 << self.failures.min(16)).min(LONGEST_RETRY);
         self.failures += 1;
-        self.hold = now + delay;
+        self.hold = now + delay.mul_f64(0.5 + random / 2.0);
     }
 }
 

@@ -1,15 +1,22 @@
 //! What begins now, what waits and for what, and when to look again. Pure and linear in the number of images.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use crate::{
     budget,
     clock::Moment,
     cooldown::{Admission, Cooldowns},
     desired::{Desired, Target},
+    disk_guard::DiskGuard,
+    error_class::ErrorClass,
     image_ref::{PullPolicy, RegistryHost},
     image_state::{ImageState, Wait},
 };
+
+/// Older than this, nothing begins by what is known of the disk and its load: a look takes no longer.
+const FRESH: Duration = Duration::from_millis(100);
+/// How often they are looked at while something waits for them.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// One thing to do, about the target with this index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +36,16 @@ pub struct Plan {
     pub wake: Option<Moment>,
     /// Something begins, or would if the node held a slot of `pullingNodes`.
     pub wants_slot: bool,
+    /// Whether the disk and its load are to be looked at first: something that could begin was neither started nor held.
+    pub measure: bool,
+    /// Whether only what is required may begin, because there is little space.
+    pub required_first: bool,
+    /// Bytes that pulls take which are under way or begin now, as far as is known.
+    pub reserved: u64,
 }
 
 /// What holds up the whole node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Gates {
     /// Whether the runtime answers and its store was looked at.
     pub runtime_ready: bool,
@@ -40,26 +53,65 @@ pub struct Gates {
     pub spread_until: Option<Moment>,
     /// Whether `pullingNodes` lets this node pull.
     pub slot: budget::Admission,
+    /// No pull begins while the disks are busier than this, in percent.
+    pub max_io_pressure: Option<f64>,
+    /// How busy they are, where that can be seen.
+    pub io_pressure: Option<f64>,
+    /// Whether nothing begins before the disk was looked at once, though nothing waits for it.
+    pub measure_first: bool,
+    /// When the disk and its load were last looked at.
+    pub measured: Option<Moment>,
+}
+
+impl Gates {
+    /// How busy the disks are, where that is too much.
+    pub fn too_busy(self) -> Option<f64> {
+        self.io_pressure.zip(self.max_io_pressure).filter(|(is, most)| is > most).map(|(is, _)| is)
+    }
+
+    /// Whether the disk and its load were looked at so recently.
+    fn measured_within(self, time: Duration, now: Moment) -> bool {
+        self.measured.is_some_and(|at| now.since(at) <= time)
+    }
 }
 
 /// Plans. `states` stand in the order of `desired.targets`.
-pub fn plan(desired: &Desired, states: &[&ImageState], cooldowns: &Cooldowns, gates: Gates, now: Moment) -> Plan {
+pub fn plan(
+    desired: &Desired,
+    states: &[&ImageState],
+    cooldowns: &Cooldowns,
+    guard: &DiskGuard,
+    gates: Gates,
+    now: Moment,
+) -> Plan {
     let mut plan = Plan::default();
     let mut busy = Busy::count(desired, states);
+    let mut disk = Disk::of(desired, states, guard, now);
     let most = desired.limits.parallel_pulls.get();
     let most_each = desired.limits.parallel_pulls_per_registry.unwrap_or(most);
+    let first = gates.measure_first && gates.measured.is_none();
+    let measured = first || gates.max_io_pressure.is_some() || guard.needs_usage();
+    let fresh = !measured || gates.measured_within(FRESH, now);
     for (index, (target, state)) in desired.targets.iter().zip(states).enumerate() {
         match due(target, state, now) {
             Due::No => {}
             Due::At(moment) => plan.wake_at(moment),
-            Due::Now => match admit(target, cooldowns, gates, &busy, (most, most_each), now) {
+            Due::Now => match admit(target, cooldowns, &disk, gates, &busy, (most, most_each), now) {
+                Ok(()) if !fresh => {
+                    plan.wants_slot = true;
+                    plan.measure = true;
+                }
                 Ok(()) => {
                     plan.wants_slot = true;
                     busy.add(target.image.registry());
+                    disk.add(target);
                     plan.actions.push(Action::Start(index));
                 }
                 Err((why, until)) => {
                     plan.wants_slot |= why == Wait::Budget;
+                    if matches!(why, Wait::Disk | Wait::IoPressure) {
+                        plan.measure_again(gates, now);
+                    }
                     if let Some(until) = until {
                         plan.wake_at(until);
                     }
@@ -70,12 +122,22 @@ pub fn plan(desired: &Desired, states: &[&ImageState], cooldowns: &Cooldowns, ga
             },
         }
     }
+    plan.required_first = disk.required_first;
+    plan.reserved = disk.reserved;
     plan
 }
 
 impl Plan {
     fn wake_at(&mut self, moment: Moment) {
         self.wake = Some(self.wake.map_or(moment, |w| w.min(moment)));
+    }
+
+    /// Something waits for the disk: it is looked at now, or when it is time.
+    fn measure_again(&mut self, gates: Gates, now: Moment) {
+        match gates.measured.filter(|at| now.since(*at) < LOOK_AGAIN) {
+            Some(at) => self.wake_at(at + LOOK_AGAIN),
+            None => self.measure = true,
+        }
     }
 }
 
@@ -111,6 +173,7 @@ fn due(target: &Target, state: &ImageState, now: Moment) -> Due {
 fn admit(
     target: &Target,
     cooldowns: &Cooldowns,
+    disk: &Disk<'_>,
     gates: Gates,
     busy: &Busy<'_>,
     (most, most_each): (usize, usize),
@@ -121,6 +184,12 @@ fn admit(
     }
     if let Some(until) = gates.spread_until.filter(|until| now < *until) {
         return Err((Wait::Spread, Some(until)));
+    }
+    if !disk.has_room(target) {
+        return Err((Wait::Disk, None));
+    }
+    if gates.too_busy().is_some() {
+        return Err((Wait::IoPressure, None));
     }
     let registry = target.image.registry();
     let here = busy.at(registry);
@@ -137,6 +206,62 @@ fn admit(
         return Err((Wait::Budget, None));
     }
     Ok(())
+}
+
+/// What the disk has room for.
+struct Disk<'a> {
+    guard: &'a DiskGuard,
+    /// Nothing at all.
+    closed: bool,
+    /// What is required alone.
+    required_first: bool,
+    /// Bytes that pulls under way take.
+    reserved: u64,
+    now: Moment,
+}
+
+impl<'a> Disk<'a> {
+    fn of(desired: &'a Desired, states: &[&ImageState], guard: &'a DiskGuard, now: Moment) -> Self {
+        let pulling = |state: &ImageState| matches!(state, ImageState::Pulling { .. });
+        let mut disk = Self {
+            guard,
+            closed: guard.node_stop(now).is_some(),
+            required_first: required_first(desired, states, guard, now),
+            reserved: 0,
+            now,
+        };
+        for (target, _) in desired.targets.iter().zip(states).filter(|(_, state)| pulling(state)) {
+            disk.add(target);
+        }
+        disk
+    }
+
+    fn has_room(&self, target: &Target) -> bool {
+        !self.closed
+            && (target.required || !self.required_first)
+            && self.guard.image_stop(&target.key, self.reserved, self.now).is_none()
+    }
+
+    fn add(&mut self, target: &Target) {
+        self.reserved = self.reserved.saturating_add(self.guard.size(&target.key));
+    }
+}
+
+/// Whether there is little space and something is required that is still to be pulled: then nothing else begins. What
+/// failed for a reason of its own holds nobody up.
+fn required_first(desired: &Desired, states: &[&ImageState], guard: &DiskGuard, now: Moment) -> bool {
+    let short = guard.is_short(now);
+    desired.targets.iter().zip(states).filter(|(target, _)| target.required).any(|(target, state)| match state {
+        ImageState::Pending { .. } => {
+            target.policy != PullPolicy::Never && (short || guard.image_stop(&target.key, 0, now).is_some())
+        }
+        ImageState::BackOff { error, .. } => error.class == ErrorClass::NoSpace && guard.needs_usage(),
+        ImageState::Pulling { .. } => short,
+        ImageState::Present { .. }
+        | ImageState::Missing { .. }
+        | ImageState::Invalid { .. }
+        | ImageState::NotForThisNode => false,
+    })
 }
 
 /// Pulls under way, in all and for each registry.

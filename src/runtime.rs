@@ -2,6 +2,7 @@
 
 mod connection;
 pub mod endpoint;
+pub mod image_fs;
 mod look;
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};

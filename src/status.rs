@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{
     clock::{Moment, rfc3339},
     desired::{Row, RowKind, TargetKey},
+    disk_guard::Usage,
     error_class::ErrorClass,
     image_ref::ImageRef,
     image_state::{ImageState, Wait},
@@ -149,6 +150,7 @@ impl Status {
             warm: warmth.warm,
             not_warm_reason: warmth.reason,
             required: (warmth.present, warmth.required),
+            image_fs_used_ratio: stock.image_fs().map(Usage::ratio),
             images,
             pulls_in_flight: i64::try_from(pulling).unwrap_or(i64::MAX),
             cooldowns: stock.cooldowns().remaining(now).map(|(r, left)| (r.to_string(), left)).collect(),
@@ -195,7 +197,24 @@ impl ImageStatus {
         }
         let state = stock.row_state(&row.kind);
         status.tell(&state, now, wall);
+        if let RowKind::Target(index) = row.kind
+            && let Some((wait, why, remedy)) = stock.waits_for_disk(index, now)
+        {
+            status.wait_for_disk(wait, why, remedy);
+        }
         status
+    }
+
+    /// Says with figures what it waits for. What failed before keeps its error: it says why there is to be more space.
+    fn wait_for_disk(&mut self, wait: Wait, why: String, remedy: &'static str) {
+        self.wait = Some(wait);
+        self.message = Some(match self.message.take().filter(|_| self.class.is_some()) {
+            Some(error) => format!("{error} ({why})"),
+            None => why,
+        });
+        self.remedy = Some(remedy.to_owned());
+        self.next_attempt = None;
+        self.next_attempt_in = None;
     }
 
     pub(crate) fn empty(image: &Arc<str>) -> Self {

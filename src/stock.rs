@@ -1,6 +1,7 @@
 //! The node's stock: what is wanted, what is there, and the state of each image. Pure; [`crate::agent`] and
 //! `prepull pull` feed it with what happened and carry out what it plans.
 
+mod disk;
 mod observation;
 mod warmth;
 
@@ -15,6 +16,7 @@ use crate::{
     clock::Moment,
     cooldown::Cooldowns,
     desired::{Desired, RowKind, Target, TargetKey},
+    disk_guard::DiskGuard,
     error_class::{ErrorClass, PullError},
     image_state::{Event, ImageState, Stored, UsedCredential, Wait, step},
     plan::{self, Action, Gates, Plan},
@@ -74,6 +76,12 @@ pub struct Stock {
     index: HashMap<TargetKey, usize>,
     cooldowns: Cooldowns,
     gates: Gates,
+    guard: DiskGuard,
+    /// Neither a full disk nor a busy one keeps anything from being pulled.
+    unguarded: bool,
+    /// Of the last plan: whether what is required goes first, and how much pulls under way take.
+    required_first: bool,
+    reserved: u64,
     no_cool_down: bool,
     list_read: bool,
     looked: bool,
@@ -165,6 +173,7 @@ impl Stock {
         self.index = desired.targets.iter().enumerate().map(|(i, t)| (t.key.clone(), i)).collect();
         self.desired = desired;
         self.list_read = true;
+        self.guard_by_limits();
         let targets = &self.desired.targets;
         self.cooldowns.retain(|registry| targets.iter().any(|t| t.image.registry() == registry));
         for index in edited {
@@ -197,6 +206,9 @@ impl Stock {
                 continue;
             }
             let policy = target.policy;
+            if let (Some(size), None) = (self.tracked[index].stored.as_ref().map(|s| s.size), &found) {
+                self.gone(index, size, now);
+            }
             self.tracked[index].stored.clone_from(&found);
             self.tracked[index].stored_at = now;
             self.event(index, Event::Looked { found, policy }, now);
@@ -235,6 +247,7 @@ impl Stock {
     /// A pull begins.
     pub fn started(&mut self, index: usize, now: Moment) {
         self.tracked[index].forgiven = false;
+        self.guard.began(&self.desired.targets[index].key);
         self.event(index, Event::Started, now);
     }
 
@@ -243,6 +256,11 @@ impl Stock {
         let Some(index) = self.find(key) else { return };
         let registry = self.desired.targets[index].image.registry().clone();
         let outcome = self.once_too_often(index, outcome);
+        match &outcome {
+            Outcome::Pulled { .. } => self.guard.pulled(key),
+            Outcome::Failed(error) if error.class == ErrorClass::NoSpace => self.guard.refused(key, now),
+            Outcome::Failed(_) | Outcome::Interrupted => self.guard.ended(key),
+        }
         match outcome {
             Outcome::Pulled { stored, credential } => {
                 self.cooldowns.succeeded(&registry, began);
@@ -293,7 +311,9 @@ impl Stock {
     /// Plans, and notes what waits. The caller starts what is returned and calls [`Stock::started`] for each.
     pub fn plan(&mut self, now: Moment) -> Plan {
         let states: Vec<&ImageState> = self.tracked.iter().map(|t| &t.state).collect();
-        let mut plan = plan::plan(&self.desired, &states, &self.cooldowns, self.gates, now);
+        let mut plan = plan::plan(&self.desired, &states, &self.cooldowns, &self.guard, self.gates, now);
+        self.required_first = plan.required_first;
+        self.reserved = plan.reserved;
         plan.actions.retain(|action| match *action {
             Action::Start(_) => true,
             Action::Hold(index, why) => {

@@ -1,5 +1,7 @@
 //! The agent on real runtimes and registries.
 
+#[path = "agent/disk.rs"]
+mod disk;
 #[path = "agent/edges.rs"]
 mod edges;
 mod support;
@@ -43,7 +45,13 @@ fn main() -> ExitCode {
         on_every_containerd("edits_take_effect_during_a_pull", edit_during_pull),
         on_every_containerd("sigterm_ends_a_pull", sigterm),
         on_every_containerd("limits_are_never_exceeded", limits),
+        on_every_containerd("pulls_stop_and_go_on_at_the_marks_of_the_disk", disk::marks),
+        on_every_containerd("a_collected_image_waits_until_it_fits", disk::collected),
+        on_every_containerd("pull_warns_of_a_full_disk", disk::pull_warns),
         vec![
+            trial("fake_cri::an_image_removed_again_and_again_waits", Ok(()), |()| disk::contested()),
+            trial("fake_cri::a_disk_that_cannot_be_seen_is_told_once", Ok(()), |()| disk::unseen()),
+            trial("fake_cri::busy_disks_hold_pulls_up", Ok(()), |()| disk::busy()),
             trial("fake_cri::two_thousand_listed_five_hundred_present", Ok(()), |()| many()),
             trial("fake_cri::a_full_store_is_warm_at_once", Ok(()), |()| edges::warm_at_once()),
             trial("fake_cri::an_edit_of_what_is_there_tells_nothing_missing", Ok(()), |()| {

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         servers.shared("an_unparsable_edit_is_told_and_ignored", unparsable),
         servers.shared("selected_lists_come_and_go", selected),
         servers.shared("a_label_flips_an_entry", label),
+        servers.shared("labels_that_are_old_select_nothing", old_labels),
         servers.shared("a_missing_right_is_named", missing_right),
         servers.shared("a_rotated_secret_ends_the_back_off", rotated),
         servers.shared("a_service_account_brings_its_secrets", account),
@@ -171,6 +172,32 @@ async fn label(place: Place) -> Result<()> {
     let nodes: Vec<_> = asked.iter().filter(|a| a.uri.contains("/nodes")).collect();
     ensure!(nodes.iter().all(|a| a.uri.contains("metadata.name%3Dlabel")), "only the own node: {nodes:?}");
     no_watch_on(&tenant, "/nodes").await
+}
+
+/// While no entry selects nodes the node is not watched, and its labels may change unseen.
+async fn old_labels(place: Place) -> Result<()> {
+    let tenant = place.tenant("old-labels").await?;
+    let fake = FakeCri::start()?;
+    tenant.grant_everywhere(json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}])).await?;
+    tenant.patch_node(json!({"metadata": {"labels": {"accelerator": "h100"}}})).await?;
+    let gpu = image("gpu");
+    let selecting = format!("images: [{{image: '{gpu}', nodeSelector: {{accelerator: h100}}}}]");
+    tenant.list(&selecting).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    agent.until_image(PATIENCE, &gpu, "Present").await?;
+    tenant.list(&list(&["plain"])).await?;
+    agent.until_image(PATIENCE, &image("plain"), "Present").await?;
+    no_watch_on(&tenant, "/nodes").await?;
+    tenant.patch_node(json!({"metadata": {"labels": {"accelerator": null}}})).await?;
+    fake.take(&gpu);
+    tenant.list(&selecting).await?;
+    agent.until_image(PATIENCE, &gpu, "NotForThisNode").await?;
+    let pulls = fake.journal().calls(Method::PullImage);
+    ensure!(
+        pulls.iter().filter(|call| call.image == gpu).count() == 1,
+        "it was pulled by labels of the past: {pulls:?}"
+    );
+    Ok(())
 }
 
 async fn missing_right(place: Place) -> Result<()> {

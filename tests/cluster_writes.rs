@@ -37,7 +37,12 @@ fn main() -> ExitCode {
         servers.shared("the_taint_goes_at_the_deadline", taint_deadline),
         servers.shared("the_readiness_gate_follows_the_node", gate),
         servers.shared("no_gate_is_set_without_a_policy", no_gate),
+        servers.shared("a_gate_that_is_expected_waits_for_its_right", expected_gate),
+        servers.shared("an_edit_whose_images_are_there_closes_no_gate", open_gate),
+        servers.shared("a_gate_is_open_where_running_is_enough", running_gate),
         servers.shared("events_tell_failures_recoveries_and_bad_lists", events),
+        servers.shared("an_event_fits_whatever_a_registry_says", long_event),
+        servers.shared("a_right_to_events_that_comes_late_is_used", late_right),
         servers.shared("cleanup_leaves_nothing", cleanup),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -243,6 +248,56 @@ async fn gate(place: Place) -> Result<()> {
     Ok(())
 }
 
+async fn may_set_gate(tenant: &Tenant<'_>) -> Result<()> {
+    tenant.grant(json!([{"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]}])).await?;
+    policies::own_pod(tenant).await
+}
+
+/// Without the gate the pod would never be ready: a right that comes late is not missed.
+async fn expected_gate(place: Place) -> Result<()> {
+    let tenant = place.tenant("expected-gate").await?;
+    let fake = FakeCri::start()?;
+    tenant.list("images: []").await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &["--readiness-gate"])?;
+    let absent = "patch on pods/status in namespace expected-gate; component readiness-gate grants it";
+    let said = || agent.log().lines().filter(|line| line.contains(absent)).count();
+    wait_for(PATIENCE, "the absent right is said", async || Ok((said() > 0).then_some(()))).await?;
+    sleep(Duration::from_secs(3)).await;
+    ensure!(said() == 1, "said once: {}", agent.log());
+    may_set_gate(&tenant).await?;
+    until_gate(&tenant, "True").await.with_context(|| agent.log()).map(drop)
+}
+
+async fn open_gate(place: Place) -> Result<()> {
+    let tenant = place.tenant("open-gate").await?;
+    may_set_gate(&tenant).await?;
+    let fake = FakeCri::start()?;
+    fake.put([image("a").as_str(), image("b").as_str()])?;
+    tenant.list(&list(&["a"])).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &["--readiness-gate"])?;
+    until_gate(&tenant, "True").await.with_context(|| agent.log())?;
+    let pods: Api<Pod> = tenant.api();
+    let before = pods.get("agent").await?.metadata.resource_version;
+    tenant.list(&list(&["a", "b"])).await?;
+    agent.until_image(PATIENCE, &image("b"), "Present").await?;
+    sleep(Duration::from_secs(1)).await;
+    ensure!(pods.get("agent").await?.metadata.resource_version == before, "the pod was written to: {}", agent.log());
+    Ok(())
+}
+
+async fn running_gate(place: Place) -> Result<()> {
+    let tenant = place.tenant("running-gate").await?;
+    may_set_gate(&tenant).await?;
+    let fake = FakeCri::start()?;
+    fake.offer(&image("a"), Offer { logins: vec![("nobody".into(), "knows".into())], ..Offer::default() });
+    tenant.list(&list(&["a"])).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &["--ready-when", "running"])?;
+    let open = until_gate(&tenant, "True").await.with_context(|| agent.log())?;
+    ensure!(open.reason.as_deref() == Some("AgentRuns"), "it says that it is not about warmth: {open:?}");
+    ensure!(agent.status().await?["warm"] == false);
+    Ok(())
+}
+
 async fn no_gate(place: Place) -> Result<()> {
     let tenant = place.tenant("no-gate").await?;
     tenant.grant(json!([{"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]}])).await?;
@@ -308,6 +363,55 @@ async fn events(place: Place) -> Result<()> {
     .await?;
     ensure!(again.series.is_some());
     Ok(())
+}
+
+/// The first Event with a reason about an object of this kind in a namespace.
+async fn event_on(tenant: &Tenant<'_>, namespace: &str, kind: &str, reason: &str) -> Result<Event> {
+    let events: Api<Event> = Api::namespaced(tenant.admin.clone(), namespace);
+    wait_for(PATIENCE, &format!("{kind}: {reason}"), async || {
+        let all = events.list(&ListParams::default()).await?.items;
+        Ok(all.into_iter().find(|event| {
+            let regarding = event.regarding.clone().unwrap_or_default();
+            let own = [Some(tenant.name.as_str()), Some("agent")].contains(&regarding.name.as_deref());
+            own && regarding.kind.as_deref() == Some(kind) && event.reason.as_deref() == Some(reason)
+        }))
+    })
+    .await
+}
+
+/// Nobody may pull it.
+fn closed(refusal: &str) -> Offer {
+    Offer { logins: vec![("nobody".into(), "knows".into())], refusal: refusal.to_owned(), ..Offer::default() }
+}
+
+/// The API server counts bytes, and takes none of 1024.
+async fn long_event(place: Place) -> Result<()> {
+    let tenant = place.tenant("long-event").await?;
+    let fake = FakeCri::start()?;
+    fake.offer(&image("a"), closed(&": \u{62d2}\u{7edd}\u{8bbf}\u{95ee}".repeat(200)));
+    tenant.list(&list(&["a"])).await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    let event = event_on(&tenant, "long-event", "Pod", "ErrImagePull").await.with_context(|| agent.log())?;
+    let note = event.note.unwrap_or_default();
+    ensure!(note.contains(&image("a")) && note.contains('\u{62d2}') && note.len() > 900, "{note}");
+    Ok(())
+}
+
+async fn late_right(place: Place) -> Result<()> {
+    let tenant = place.tenant("late-right").await?;
+    let nodes = json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}]);
+    tenant.grant_everywhere(nodes).await?;
+    let fake = FakeCri::start()?;
+    tenant.list("images: []").await?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &["--node-writes", "label"])?;
+    let said = async || Ok(agent.log().contains("no Events in namespace default").then_some(()));
+    wait_for(PATIENCE, "the absent right is said", said).await?;
+    let events = json!([{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}]);
+    tenant.grant_in("default", events).await?;
+    sleep(Duration::from_secs(10)).await;
+    fake.offer(&image("a"), closed(""));
+    tenant.list(&list(&["a"])).await?;
+    event_on(&tenant, "default", "Node", "ErrImagePull").await.with_context(|| agent.log()).map(drop)
 }
 
 async fn cleanup(place: Place) -> Result<()> {

@@ -300,7 +300,12 @@ impl Simulation {
         let same = admission == Admission::Closed && node.need.wants && node.pulling == 0;
         let (mut wake, mut wants) = (None, true);
         if !same {
-            let plan = node.stock.plan(now);
+            let mut plan = node.stock.plan(now);
+            if plan.measure {
+                // the disks of these nodes are no limit
+                node.stock.measured(None, None, now);
+                plan = node.stock.plan(now);
+            }
             (wake, wants) = (plan.wake, plan.wants_slot);
             for action in plan.actions {
                 if let Action::Start(index) = action {

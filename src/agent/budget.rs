@@ -1,16 +1,23 @@
 //! The keeper's part in `pullingNodes`: hands on what the budget asks, and tells what is wrong with it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
-use super::{Reporter, sources::Sources};
+use super::{
+    Reporter,
+    cluster::{Cluster, News},
+    sources::Sources,
+};
 use crate::{
     budget::{Admission, Answer, Ask, Budget, Event, Need},
-    clock::Moment,
+    clock::{Clock, Moment},
     image_state::Wait,
     status::Status,
 };
+
+/// Time that giving a slot back may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 const WITHOUT_API_SERVER: &str =
     "limits.pullingNodes has no effect here: the slots are Leases, and with --images no API server is contacted";
@@ -89,13 +96,19 @@ impl NodeBudget {
         }
     }
 
-    /// Gives the slot back because the agent ends; true where that has been asked for, and is worth a moment.
-    pub(super) fn end(&mut self, now: Moment) -> bool {
-        if !self.budget.holds() {
-            return false;
-        }
-        let _ = self.turned(Need { wants: false, pulling: false, ..self.need }, now);
-        true
+    /// Gives the slot back because the agent ends. Where that takes long, it expires by itself.
+    pub(super) async fn give_back(&mut self, cluster: &mut Cluster, clock: Clock) {
+        let given = async {
+            while self.budget.holds() {
+                let _ = self.turned(Need { wants: false, pulling: false, ..self.need }, clock.now());
+                match cluster.news().await {
+                    Some(News::Slot(answer)) => self.answered(answer, clock.now()),
+                    Some(News::Node(_) | News::Object(..)) => {}
+                    None => break,
+                }
+            }
+        };
+        let _ = timeout(LAST_WORD, given).await;
     }
 
     fn ask(&mut self, ask: Option<Ask>) {

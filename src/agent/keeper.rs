@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -9,7 +10,7 @@ use std::{
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -17,6 +18,7 @@ use super::{
     attempt::{self, Attempt, Done},
     budget::NodeBudget,
     cluster::{Cluster, News, replace_if_new},
+    disk::{Disk, Measured},
     link::LinkEvent,
     lists::ListUpdate,
     looks::{LookNews, Looks},
@@ -42,9 +44,6 @@ use crate::{
 
 /// Time that ended pulls get to tell the runtime so.
 const FAREWELL: Duration = Duration::from_millis(100);
-
-/// Time that giving a slot back may take.
-const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// What the keeper listens to.
 #[derive(Debug)]
@@ -73,6 +72,8 @@ pub struct Settings {
     pub cluster: Cluster,
     /// Where credentials are looked for.
     pub credentials: Arc<Credentials>,
+    /// Where the kernel tells how busy the disks are.
+    pub io_pressure: PathBuf,
     /// End when nothing is left to do.
     pub once: Option<Once>,
 }
@@ -106,6 +107,7 @@ pub struct Keeper<R> {
     looks: Looks,
     /// Why the store is not known as it is now.
     look_problem: Option<String>,
+    disk: Disk,
     pulls: JoinSet<Done>,
     /// Pulls under way, each with its number.
     pulling: HashMap<TargetKey, (u64, AbortHandle)>,
@@ -123,6 +125,8 @@ impl<R: Reporter> Keeper<R> {
     /// With nothing known yet.
     pub fn new(mut settings: Settings, metrics: Metrics, clock: Clock, reporter: R) -> Self {
         let node_name: Arc<str> = settings.node.name.as_str().into();
+        // where each image has one attempt, none waits for another one's registry
+        let stock = Stock::new(settings.once.is_none_or(|o| o.retry_until.is_some()));
         Self {
             budget: NodeBudget::new(node_name.clone(), settings.cluster.asks()),
             node_name,
@@ -136,13 +140,14 @@ impl<R: Reporter> Keeper<R> {
             metrics,
             clock,
             reporter,
-            // where each image has one attempt, none waits for another one's registry
-            stock: Stock::new(settings.once.is_none_or(|o| o.retry_until.is_some())),
+            // who asks for images now gets them now, and a word about the disk
+            stock: if settings.once.is_some() { stock.unguarded() } else { stock },
             runtime: None,
             runtime_problem: None,
             was_linked: false,
             looks: Looks::new(settings.resync),
             look_problem: None,
+            disk: Disk::new(settings.io_pressure),
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
             begun: 0,
@@ -164,6 +169,7 @@ impl<R: Reporter> Keeper<R> {
                 Some(event) = inputs.link.recv() => self.link(event),
                 Some(news) = self.cluster.news() => self.cluster_news(news),
                 news = self.looks.news(), if self.runtime.is_some() => self.look_news(news),
+                measured = self.disk.news() => self.measured(measured),
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
@@ -185,7 +191,7 @@ impl<R: Reporter> Keeper<R> {
             // the runtime hears of it by the connection, which needs a moment to say so
             sleep(FAREWELL).await;
         }
-        self.give_back().await;
+        self.budget.give_back(&mut self.cluster, self.clock).await;
         status
     }
 
@@ -199,20 +205,6 @@ impl<R: Reporter> Keeper<R> {
         let gone = self.runtime.is_none() && self.was_linked;
         let at_rest = self.stock.list_read() && self.stock.looked() && self.stock.at_rest(once.retry_until.is_some());
         at_rest || (gone && once.retry_until.is_none())
-    }
-
-    /// Gives the slot of `pullingNodes` back. Where that takes long, it expires.
-    async fn give_back(&mut self) {
-        let given = async {
-            while self.budget.end(self.clock.now()) {
-                match self.cluster.news().await {
-                    Some(News::Slot(answer)) => self.budget.answered(answer, self.clock.now()),
-                    Some(News::Node(_) | News::Object(..)) => {}
-                    None => break,
-                }
-            }
-        };
-        let _ = timeout(LAST_WORD, given).await;
     }
 
     /// Plans, starts what may start, and tells what changed.
@@ -235,6 +227,10 @@ impl<R: Reporter> Keeper<R> {
         let budget = self.budget.turned(need, now);
         self.wake = [plan.wake, deadline.filter(|_| !over), budget].into_iter().flatten().min();
         self.budget.tell_problem(&self.sources, &mut self.reporter);
+        if plan.measure {
+            self.measure();
+        }
+        self.reporter.disk(self.stock.disk_stop(now).as_ref(), now);
         for transition in self.stock.take_transitions() {
             self.reporter.transition(&transition);
         }
@@ -244,10 +240,13 @@ impl<R: Reporter> Keeper<R> {
         };
         let secrets = self.rotation.wanted(in_back_off);
         self.cluster.need(|needs| replace_if_new(&mut needs.secrets, secrets));
-        self.reporter.turned(&self.stock);
         let warmth = self.stock.warmth();
         // what an edit added may be there: that it is missing is told when the look that the edit caused has ended
-        let known = self.stock.list_read() && self.stock.looked() && (warmth.warm || !self.looks.under_way());
+        let settled = warmth.warm || !self.looks.under_way();
+        if settled {
+            self.reporter.turned(&self.stock);
+        }
+        let known = self.stock.list_read() && self.stock.looked() && settled;
         if known && self.warm != Some(warmth.warm) {
             self.warm = Some(warmth.warm);
             self.reporter.warmth(&warmth);
@@ -291,6 +290,7 @@ impl<R: Reporter> Keeper<R> {
         if outcome == Outcome::Interrupted {
             self.looks.soon();
         }
+        self.measure();
         let failed = matches!(outcome, Outcome::Failed(_));
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
         let changed = failed && self.rotation.failed(&key, began, seen);
@@ -329,10 +329,9 @@ impl<R: Reporter> Keeper<R> {
 
     /// The API server told something about this node.
     fn node(&mut self, view: &NodeView) {
-        if let Some(labels) = &view.labels {
-            self.node.labels = Some(labels.clone());
-        }
+        self.node.labels.clone_from(&view.labels);
         self.node_problem.clone_from(&view.problem);
+        self.stock.node_pressure(view.disk_pressure);
         self.apply();
     }
 
@@ -378,6 +377,7 @@ impl<R: Reporter> Keeper<R> {
                 self.runtime = None;
                 self.runtime_problem = Some(reason);
                 self.looks.end();
+                self.disk.unlinked();
                 self.look_problem = None;
                 self.stock.runtime_gone();
             }
@@ -399,6 +399,7 @@ impl<R: Reporter> Keeper<R> {
                 self.look_problem = None;
                 let first = !self.stock.looked() && self.stock.list_read();
                 self.stock.looked_at(&observation, self.clock.now());
+                self.measure();
                 if first {
                     let Warmth { present, required, .. } = self.stock.warmth();
                     tracing::info!(present, required, "store looked at for the first time");
@@ -413,6 +414,21 @@ impl<R: Reporter> Keeper<R> {
         }
         if self.looks.wanted_again() {
             self.look();
+        }
+    }
+
+    /// Looks at the disk, and at its load where that matters.
+    fn measure(&mut self) {
+        if let Some(runtime) = &self.runtime {
+            self.disk.measure(runtime, self.stock.needs_io_pressure());
+        }
+    }
+
+    fn measured(&mut self, measured: Measured) {
+        let Measured { usage, io_pressure, problems } = measured;
+        self.stock.measured(usage, io_pressure, self.clock.now());
+        for problem in problems {
+            self.reporter.unseen(&problem);
         }
     }
 

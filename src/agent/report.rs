@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
+    clock::Moment,
+    disk_guard::Stop,
     image_state::ImageState,
     stock::{Stock, Transition, Warmth},
 };
@@ -15,7 +17,11 @@ pub trait Reporter {
     fn warmth(&mut self, warmth: &Warmth);
     /// A list was read, with these problems; it may be out of use.
     fn list(&mut self, _list: &Arc<str>, _problems: &[String]) {}
-    /// The loop turned.
+    /// Why the disk stops all pulls now; called at every turn.
+    fn disk(&mut self, _stop: Option<&Stop>, _now: Moment) {}
+    /// Something of the disk cannot be seen, so that a limit has no effect. Told once.
+    fn unseen(&mut self, _problem: &str) {}
+    /// The loop turned, and no look is under way that may find what seems to be missing.
     fn turned(&mut self, _stock: &Stock) {}
 }
 
@@ -32,14 +38,25 @@ impl Reporter for Box<dyn Reporter> {
         (**self).list(list, problems);
     }
 
+    fn disk(&mut self, stop: Option<&Stop>, now: Moment) {
+        (**self).disk(stop, now);
+    }
+
+    fn unseen(&mut self, problem: &str) {
+        (**self).unseen(problem);
+    }
+
     fn turned(&mut self, stock: &Stock) {
         (**self).turned(stock);
     }
 }
 
 /// One log line for each change.
-#[derive(Debug, Clone, Copy)]
-pub struct LogReporter;
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogReporter {
+    /// For what of the disk nothing is pulled, as was last told.
+    stopped: Option<&'static str>,
+}
 
 impl Reporter for LogReporter {
     fn transition(&mut self, transition: &Transition) {
@@ -89,6 +106,22 @@ impl Reporter for LogReporter {
             ImageState::Invalid { why } => tracing::warn!(image, why = &**why, "entry cannot be used"),
             ImageState::NotForThisNode => tracing::info!(image, "entry selects other nodes"),
         }
+    }
+
+    fn disk(&mut self, stop: Option<&Stop>, now: Moment) {
+        let name = stop.map(Stop::name);
+        if self.stopped == name {
+            return;
+        }
+        self.stopped = name;
+        match stop {
+            Some(stop) => tracing::warn!(why = stop.why(now), remedy = stop.remedy(), "the disk stops pulls"),
+            None => tracing::info!("the disk has room again: pulls go on"),
+        }
+    }
+
+    fn unseen(&mut self, problem: &str) {
+        tracing::warn!(problem, "the disk is not seen");
     }
 
     fn warmth(&mut self, warmth: &Warmth) {

@@ -6,6 +6,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::report::{LogReporter, Reporter};
 use crate::{
+    clock::Moment,
+    disk_guard::Stop,
     image_state::ImageState,
     node_report::NodeReport,
     notices::Notice,
@@ -29,7 +31,7 @@ impl ClusterReporter {
     pub(super) fn new() -> (Self, mpsc::Receiver<Notice>, watch::Receiver<NodeReport>) {
         let (notices, told) = mpsc::channel(QUEUE);
         let (reports, reported) = watch::channel(NodeReport::default());
-        (Self { log: LogReporter, notices, reports, failing: HashSet::new() }, told, reported)
+        (Self { log: LogReporter::default(), notices, reports, failing: HashSet::new() }, told, reported)
     }
 
     fn notice(&self, notice: Notice) {
@@ -71,6 +73,14 @@ impl Reporter for ClusterReporter {
         let more = if problems.len() > 1 { format!(" ({} problems in all)", problems.len()) } else { String::new() };
         let note = format!("List {list}: {first}{more}");
         self.notice(Notice { warning: true, reason: "InvalidList", subject: list.clone(), note });
+    }
+
+    fn disk(&mut self, stop: Option<&Stop>, now: Moment) {
+        self.log.disk(stop, now);
+    }
+
+    fn unseen(&mut self, problem: &str) {
+        self.log.unseen(problem);
     }
 
     fn turned(&mut self, stock: &Stock) {

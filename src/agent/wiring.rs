@@ -6,6 +6,7 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    ReadyWhen,
     cluster::{Cluster, Ends},
     lists::{self, ListUpdate},
     sources::SourceNames,
@@ -16,7 +17,7 @@ use crate::{
     kubernetes::{
         configmaps::{self, ConfigMapName, Selection},
         events::{self, Subjects},
-        gate::{self, OwnPod},
+        gate::{Gate, OwnPod},
         node, rotation,
         secrets::ClusterSecrets,
         slots,
@@ -64,6 +65,8 @@ pub struct ClusterOptions {
     pub startup_taint: String,
     /// When the start-up taint goes at the latest.
     pub startup_taint_timeout: Duration,
+    /// Whether its Pod is known to have the readiness gate.
+    pub readiness_gate: bool,
 }
 
 /// Tells the keeper about its node and about the objects that entries name, and the cluster about the keeper.
@@ -71,9 +74,10 @@ pub(super) fn cluster(
     client: &Client,
     node: &str,
     clock: Clock,
+    ready_when: ReadyWhen,
     options: ClusterOptions,
 ) -> (Cluster, ClusterReporter) {
-    let ClusterOptions { pod, writes, startup_taint, startup_taint_timeout } = options;
+    let ClusterOptions { pod, writes, startup_taint, startup_taint_timeout, readiness_gate } = options;
     let (cluster, Ends { news, needs, asks }) = Cluster::new(Arc::new(ClusterSecrets::new(client.clone())));
     let (reporter, notices, reports) = ClusterReporter::new();
     let (seen, view) = watch::channel(NodeView::default());
@@ -89,7 +93,8 @@ pub(super) fn cluster(
         tokio::spawn(writer.run(writes, reports.clone(), view));
     }
     if let Some(pod) = pod {
-        tokio::spawn(gate::run(client.clone(), pod, clock, reports));
+        let gate = Gate { pod, expected: readiness_gate, ready_when };
+        tokio::spawn(gate.run(client.clone(), clock, reports));
     }
     (cluster, reporter)
 }

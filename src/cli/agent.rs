@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     agent::{self, Lists, ReadyWhen},
+    io_pressure,
     list::{affinity::NodeFacts, units},
     panics,
 };
@@ -104,7 +105,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let credentials = credentials.into_credentials();
     let runtime_endpoint = runtime.runtime_endpoint;
-    agent::run(agent::Options { runtime_endpoint, lists, node, listen, resync, ready_when, credentials }).await?;
+    let io_pressure = io_pressure::FILE.into();
+    let options =
+        agent::Options { runtime_endpoint, lists, node, listen, resync, ready_when, credentials, io_pressure };
+    agent::run(options).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,11 +18,15 @@ pub enum Format {
 
 /// Prints `data`, or for people what `table` makes of it.
 pub fn print<T: Serialize>(format: Format, data: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-    let mut text = match format {
+    write(match format {
         Format::Table => table(data),
         Format::Json => serde_json::to_string_pretty(data)?,
         Format::Yaml => serde_yaml::to_string(data)?,
-    };
+    })
+}
+
+/// Prints a text that is data.
+pub fn write(mut text: String) -> anyhow::Result<()> {
     if !text.ends_with('\n') {
         text.push('\n');
     }

@@ -31,6 +31,7 @@ use crate::{
     },
     clock::Clock,
     image_ref::ImageRef,
+    io_pressure,
     list::{Entry, EntrySpec, ImageList},
     metrics::Metrics,
     page::text,
@@ -108,6 +109,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         sources: SourceNames { named: vec![source], selector: None },
         cluster: Cluster::none(),
         credentials: Arc::new(credentials.into_credentials()),
+        io_pressure: io_pressure::FILE.into(),
         once: Some(Once { retry_until: retry_for.map(|d| clock.now() + d) }),
     };
     let keeper = Keeper::new(settings, metrics, clock, progress::reporter());

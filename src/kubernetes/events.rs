@@ -1,6 +1,6 @@
 //! Events on this agent's own Pod, and on its Node where it writes there. Best effort: what cannot be told is dropped.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::{
     api::{
@@ -23,15 +23,19 @@ use super::{
     watch::Trouble,
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, Moment},
     error_text::one_line,
     node_view::NodeView,
     notices::{Ledger, Notice, Telling},
 };
 
 const CONTROLLER: &str = "prepull.dev/agent";
-/// The API server takes no longer note.
+/// The API server takes no note of 1024 bytes or more, and no longer name of who reports or of an Event. All in bytes.
 const LONGEST_NOTE: usize = 1000;
+const LONGEST_INSTANCE: usize = 128;
+const LONGEST_NAME: usize = 253;
+/// An absent right may have been granted meanwhile: asked again so long after, when there is something to tell.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Events about a Node belong here, whoever writes them.
 const NODE_NAMESPACE: &str = "default";
 
@@ -51,16 +55,15 @@ pub async fn run(
     clock: Clock,
     mut notices: mpsc::Receiver<Notice>,
 ) {
-    let mut pod = if let Some(pod) = &subjects.pod {
-        Place::of(&client, &pod.namespace, &instance, "the manifests' base", clock).await
-    } else {
+    let place = |namespace: &str, grants| Place::new(&client, namespace, &instance, grants, clock);
+    let mut pod = subjects.pod.as_ref().map(|pod| place(&pod.namespace, "the manifests' base"));
+    let mut node = subjects.node.as_ref().map(|_| place(NODE_NAMESPACE, "component node-writes"));
+    if pod.is_none() {
         tracing::info!("no Events on the own Pod: POD_NAME, POD_NAMESPACE and POD_UID do not tell which it is");
-        None
-    };
-    let mut node = match &subjects.node {
-        Some(_) => Place::of(&client, NODE_NAMESPACE, &instance, "component node-writes", clock).await,
-        None => None,
-    };
+    }
+    for place in [&mut pod, &mut node].into_iter().flatten() {
+        place.may_tell().await;
+    }
     while let Some(notice) = notices.recv().await {
         if let (Some(place), Some(own)) = (&mut pod, &subjects.pod) {
             place.tell(&notice, own.reference()).await;
@@ -99,47 +102,77 @@ fn node_reference(name: &str, uid: String) -> ObjectReference {
 /// A namespace that Events are written to.
 struct Place {
     events: Api<Event>,
+    client: Client,
     namespace: String,
     instance: String,
+    /// What grants the rights.
+    grants: &'static str,
     clock: Clock,
     ledger: Ledger,
+    /// When a right was last found absent.
+    refused: Option<Moment>,
     failed: bool,
 }
 
 impl Place {
-    /// None where the right is absent, which is said here.
-    async fn of(client: &Client, namespace: &str, instance: &str, grants: &str, clock: Clock) -> Option<Self> {
+    fn new(client: &Client, namespace: &str, instance: &str, grants: &'static str, clock: Clock) -> Self {
+        Self {
+            events: Api::namespaced(client.clone(), namespace),
+            client: client.clone(),
+            namespace: namespace.to_owned(),
+            instance: cut(instance, LONGEST_INSTANCE).to_owned(),
+            grants,
+            clock,
+            ledger: Ledger::new(clock.now()),
+            refused: None,
+            failed: false,
+        }
+    }
+
+    /// Whether the rights are there; says once where not. A server whose rights are not in force everywhere yet may say
+    /// so of one that was granted: it is asked again, but only where something is to be told.
+    async fn may_tell(&mut self) -> bool {
+        let now = self.clock.now();
+        if self.refused.is_some_and(|at| now.since(at) < ASK_AGAIN) {
+            return false;
+        }
         let right = |verb| Right {
             verb,
             group: "events.k8s.io",
             resource: "events",
-            namespace: Some(namespace.to_owned()),
+            namespace: Some(self.namespace.clone()),
             ..Right::default()
         };
         // where this cannot be asked, the first Event shows it
-        if let Ok(Some(right)) = access::absent(client, &[right("create"), right("patch")]).await {
+        let Ok(Some(right)) = access::absent(&self.client, &[right("create"), right("patch")]).await else {
+            self.refused = None;
+            return true;
+        };
+        if self.refused.replace(now).is_none() {
+            let (namespace, grants) = (&self.namespace, self.grants);
             tracing::warn!(
                 right = right.clause(),
                 "no Events in namespace {namespace}: the right is absent; {grants} grants it"
             );
-            return None;
         }
-        Some(Self {
-            events: Api::namespaced(client.clone(), namespace),
-            namespace: namespace.to_owned(),
-            instance: instance.to_owned(),
-            clock,
-            ledger: Ledger::new(clock.now()),
-            failed: false,
-        })
+        false
     }
 
     async fn tell(&mut self, notice: &Notice, regarding: ObjectReference) {
+        if self.refused.is_some() && !self.may_tell().await {
+            return;
+        }
         let now = self.clock.now();
         let told = match self.ledger.weigh(notice, now) {
             Telling::Drop => return,
             Telling::New => self.create(notice, regarding).await.map(|name| (name, 1)),
-            Telling::Again { name, count } => self.again(&name, count).await.map(|()| (name, count)),
+            Telling::Again { name, count } => match self.again(&name, count).await {
+                // somebody deleted it
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    self.create(notice, regarding).await.map(|name| (name, 1))
+                }
+                again => again.map(|()| (name, count)),
+            },
         };
         match told {
             Ok((name, count)) => {
@@ -157,12 +190,14 @@ impl Place {
 
     async fn create(&self, notice: &Notice, regarding: ObjectReference) -> Result<String, kube::Error> {
         let now = Timestamp::now();
-        let note: String = one_line(&notice.note).chars().take(LONGEST_NOTE).collect();
-        let about = regarding.name.clone().unwrap_or_default();
         let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let stamp = format!(".{stamp:x}");
+        let about = regarding.name.as_deref().unwrap_or_default();
+        // a cut must not leave a dot at the end, before another one
+        let about = cut(about, LONGEST_NAME - stamp.len()).trim_end_matches(['.', '-']);
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{about}.{stamp:x}")),
+                name: Some(format!("{about}{stamp}")),
                 namespace: Some(self.namespace.clone()),
                 ..ObjectMeta::default()
             },
@@ -172,7 +207,7 @@ impl Place {
             action: Some("Prepull".to_owned()),
             reason: Some(notice.reason.to_owned()),
             type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
-            note: Some(note),
+            note: Some(cut(&one_line(&notice.note), LONGEST_NOTE).to_owned()),
             regarding: Some(regarding),
             ..Event::default()
         };
@@ -185,4 +220,9 @@ impl Place {
         let patch = Patch::Merge(json!({"series": series}));
         self.events.patch(name, &PatchParams::default(), &patch).await.map(drop)
     }
+}
+
+/// At most so many bytes of a text, and no half of a character.
+fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }

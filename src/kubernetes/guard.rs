@@ -31,6 +31,9 @@ pub enum Guard {
 /// What nobody may write; it never leaves a dry run.
 const PROBE: &str = "prepull.dev/guard-probe";
 
+/// How the API server words a denial by a policy, and by a webhook.
+const DENIED: [&str; 2] = ["denied request", "denied the request"];
+
 fn probe_condition() -> Value {
     json!({"status": {"conditions": [{"type": PROBE, "status": "False", "reason": "Probe", "message": "dry run"}]}})
 }
@@ -83,11 +86,49 @@ async fn without_right(client: &Client, rights: &[Right]) -> Option<Guard> {
     }
 }
 
-/// The right is there, so a refusal is that of admission.
+/// The right is there, so a refusal is that of admission. Its words have to say so: a webhook that knows no dry runs
+/// makes the API server refuse the probe alone, with 400, and lets the change itself pass.
 fn refused<K>(answer: Result<K, kube::Error>) -> Guard {
     match answer {
         Ok(_) => Guard::Missing,
-        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => Guard::Stands,
+        Err(kube::Error::Api(status))
+            if matches!(status.code, 400 | 403 | 422) && DENIED.iter().any(|words| status.message.contains(words)) =>
+        {
+            Guard::Stands
+        }
         Err(error) => Guard::Unclear(Trouble::of_request(&error).to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn answer(code: u16, message: &str) -> Guard {
+        refused::<()>(Err(kube::Error::Api(Box::new(Status::failure(message, "").with_code(code)))))
+    }
+
+    #[test]
+    fn only_a_denial_by_admission_is_a_guard() {
+        for (code, words) in [
+            (403, "nodes \"a\" is forbidden: ValidatingAdmissionPolicy 'own' with binding 'own' denied request: no"),
+            (422, "nodes \"a\" is invalid: : ValidatingAdmissionPolicy 'own' with binding 'own' denied request: no"),
+            (400, "admission webhook \"validate.example\" denied the request: no"),
+        ] {
+            assert_eq!(answer(code, words), Guard::Stands, "{words}");
+        }
+        for (code, words) in [
+            (400, "admission webhook \"validate.example\" does not support dry run"),
+            (
+                403,
+                "nodes \"a\" is forbidden: User \"u\" cannot patch resource \"nodes\" in API group \"\" at the cluster scope",
+            ),
+            (500, "Internal error occurred: failed calling webhook \"validate.example\": denied request"),
+        ] {
+            assert!(matches!(answer(code, words), Guard::Unclear(_)), "{words}");
+        }
+        assert_eq!(refused(Ok(())), Guard::Missing);
     }
 }

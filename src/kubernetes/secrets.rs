@@ -87,7 +87,7 @@ impl ClusterSecrets {
 }
 
 /// Asks a server again that says that it is busy: a pull without its secret would fail for another reason than it has.
-async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, kube::Error>
+pub(super) async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, kube::Error>
 where
     F: Future<Output = Result<T, kube::Error>>,
 {

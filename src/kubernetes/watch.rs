@@ -20,6 +20,8 @@ use crate::error_text::one_line;
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// With jitter up to twice this: thousands of nodes must not come at once.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// Somebody has to grant an absent right, which may take days, and what needs it is optional.
+const LONGEST_REFUSAL: Duration = Duration::from_mins(1);
 /// An API server that says nothing for so long does not answer.
 const ANSWER_BOUND: Duration = Duration::from_secs(30);
 /// A watch that stood so long was well: the next failure is a first one.
@@ -108,6 +110,7 @@ pub struct Watch<K> {
     listed: Vec<K>,
     retry_at: Option<Instant>,
     delays: ExponentialBackoff,
+    refusals: ExponentialBackoff,
     stands_since: Option<Instant>,
     told: Option<Trouble>,
 }
@@ -133,7 +136,8 @@ where
             events: None,
             listed: Vec::new(),
             retry_at: None,
-            delays: delays(),
+            delays: delays(LONGEST_DELAY),
+            refusals: delays(LONGEST_REFUSAL),
             stands_since: None,
             told: None,
         }
@@ -154,7 +158,7 @@ where
                 event
             } else {
                 let why = format!("it said nothing for {} s", ANSWER_BOUND.as_secs());
-                self.start_over();
+                self.start_over(false);
                 match self.lost(Trouble::NoAnswer(why)) {
                     Some(told) => return told,
                     None => continue,
@@ -171,15 +175,15 @@ where
                 Some(Ok(Event::Apply(object))) => return Told::Applied(object),
                 Some(Ok(Event::Delete(object))) => return Told::Deleted(object),
                 // too old to be resumed: no trouble, it is listed again. Not at once, for a server may say so each time
-                Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => self.start_over(),
+                Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => self.start_over(false),
                 Some(Err(error)) => {
                     let trouble = Trouble::of(&error);
-                    self.start_over();
+                    self.start_over(trouble.is_forbidden());
                     if let Some(told) = self.lost(trouble) {
                         return told;
                     }
                 }
-                None => self.start_over(),
+                None => self.start_over(false),
             }
         }
     }
@@ -200,21 +204,64 @@ where
         self.listed.clear();
     }
 
-    fn start_over(&mut self) {
+    fn start_over(&mut self, refused: bool) {
         self.events = None;
         self.listed.clear();
         if self.stands_since.take().is_some_and(|since| since.elapsed() >= STOOD_WELL) {
-            self.delays = delays();
+            (self.delays, self.refusals) = (delays(LONGEST_DELAY), delays(LONGEST_REFUSAL));
         }
-        self.retry_at = Some(Instant::now() + self.delays.next().unwrap_or(LONGEST_DELAY));
+        let (delays, longest) =
+            if refused { (&mut self.refusals, LONGEST_REFUSAL) } else { (&mut self.delays, LONGEST_DELAY) };
+        self.retry_at = Some(Instant::now() + delays.next().unwrap_or(longest));
     }
 }
 
-fn delays() -> ExponentialBackoff {
+fn delays(longest: Duration) -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(FIRST_DELAY)
-        .with_max_delay(LONGEST_DELAY)
+        .with_max_delay(longest)
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use http::{Request, Response};
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::{Client, client::Body};
+    use serde_json::json;
+
+    use super::*;
+
+    /// How often an API server is asked in an hour that answers nothing but this.
+    async fn asked_within_an_hour(code: u16) -> usize {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = asked.clone();
+        let server = tower::service_fn(move |_: Request<Body>| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let status = json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "No", "code": code});
+            let answer = Response::builder().status(code).body(Body::from(status.to_string().into_bytes())).unwrap();
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let mut watch = Watch::one(Api::<ConfigMap>::namespaced(Client::new(server, "a"), "a"), "a");
+        assert!(matches!(watch.next().await, Told::Lost(_)));
+        assert!(timeout(Duration::from_hours(1), watch.next()).await.is_err(), "told once");
+        asked.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_asked_about_more_rarely_than_an_outage() {
+        let (refused, down) = (asked_within_an_hour(403).await, asked_within_an_hour(503).await);
+        assert!((30..80).contains(&refused), "every 60 to 120 s: {refused}");
+        assert!((180..400).contains(&down), "every 10 to 20 s: {down}");
+    }
 }

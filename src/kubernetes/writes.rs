@@ -79,7 +79,7 @@ impl Writer {
         node: &NodeView,
     ) {
         if !self.guarded().await {
-            writes.failed(self.clock.now());
+            writes.failed(self.clock.now(), fastrand::f64());
             return;
         }
         if taint {
@@ -128,7 +128,7 @@ impl Writer {
     }
 
     fn refused(&mut self, writes: &mut NodeWrites, error: &kube::Error) {
-        writes.failed(self.clock.now());
+        writes.failed(self.clock.now(), fastrand::f64());
         // a guard that changed is probed anew
         self.stood = None;
         self.say(Trouble::of_request(error).to_string());

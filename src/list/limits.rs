@@ -122,13 +122,7 @@ const FIELDS: &[&str] = &[
 ];
 
 /// Those of the fields that nothing obeys yet, by their paths.
-const WITHOUT_EFFECT: &[&str] = &[
-    "limits.maxDiskUsage",
-    "limits.resumeDiskUsage",
-    "limits.maxPinnedSize",
-    "limits.maxIOPressure",
-    "limits.stallTimeout",
-];
+const WITHOUT_EFFECT: &[&str] = &["limits.maxPinnedSize", "limits.stallTimeout"];
 
 /// Most pulls at once that a list may ask for.
 const MOST_PULLS: i64 = 64;

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// CRI methods that the agent calls.
-pub const METHODS: [&str; 4] = ["Version", "ListImages", "ImageStatus", "PullImage"];
+pub const METHODS: [&str; 5] = ["Version", "ListImages", "ImageStatus", "PullImage", "ImageFsInfo"];
 /// Seconds up to one hour, for pulls.
 const PULL_BUCKETS: [f64; 14] =
     [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0];

@@ -138,12 +138,46 @@ fn a_refused_write_is_tried_again_ever_more_rarely() {
     let mut delays = Vec::new();
     for _ in 0..12 {
         assert!(writes.plan(&warm, &node, now, 0.5).state.is_some());
-        writes.failed(now);
+        writes.failed(now, 1.0);
         let wake = writes.plan(&warm, &node, now, 0.5).wake.unwrap();
         delays.push(wake.since(now).as_secs());
         now = wake;
     }
     assert_eq!(delays, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300]);
+}
+
+#[test]
+fn nodes_that_failed_together_do_not_try_together() {
+    let warm = report(Readiness::Warm, "", "1");
+    let wake = |random: f64| {
+        let mut writes = writes(ALL);
+        writes.failed(at(1000), random);
+        writes.plan(&warm, &node(), at(1000), 0.5).wake.unwrap()
+    };
+    assert_eq!((wake(0.0), wake(0.5), wake(1.0)), (at(2000), at(2500), at(3000)));
+}
+
+#[test]
+fn messages_are_not_written_one_by_one_while_the_watch_is_deaf() {
+    let (mut writes, node) = (writes(ALL), node());
+    for (step, wanted) in [(2000, true), (3000, false), (200_000, false), (302_000, true)] {
+        let report = report(Readiness::NotWarm, &format!("at {step}"), "1");
+        let due = writes.plan(&report, &node, at(step), 0.5);
+        assert_eq!(due.state.is_some(), wanted, "at {step}");
+        if let Some(write) = due.state {
+            writes.wrote(write, &report, at(step));
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_made_again_is_told_at_once() {
+    let (mut writes, mut first) = (writes(ALL), NodeView { uid: "1".to_owned(), ..node() });
+    let warm = report(Readiness::Warm, "", "1");
+    assert!(carry_out(&mut writes, &mut first, &warm, at(10), 0.5).state.is_some());
+    writes.failed(at(1000), 1.0);
+    let mut second = NodeView { uid: "2".to_owned(), ..node() };
+    assert!(carry_out(&mut writes, &mut second, &warm, at(1500), 0.5).state.is_some());
 }
 
 fn any_report() -> impl Strategy<Value = NodeReport> {

@@ -117,7 +117,10 @@ impl Kind {
                 let title = image.class.map_or_else(|| image.reason.unwrap_or(image.state), |class| class.as_str());
                 (title, image.remedy.as_deref().unwrap_or_default())
             }
-            Self::Waiting => (image.wait.map_or("waiting", Wait::sentence), ""),
+            Self::Waiting => {
+                let remedy = image.remedy.as_deref().unwrap_or_default();
+                (image.wait.map_or("waiting", Wait::sentence), remedy)
+            }
             Self::Pulling | Self::Present | Self::Elsewhere => ("", ""),
         }
     }
@@ -165,6 +168,8 @@ fn row(kind: Kind, image: &ImageStatus) -> Row {
     let message = match kind {
         Kind::Failing => image.message.as_deref().unwrap_or_default(),
         Kind::Elsewhere => image.message.as_deref().unwrap_or("selects other nodes"),
+        // a disk has figures, everything else is said by the title
+        Kind::Waiting if image.remedy.is_some() => image.message.as_deref().unwrap_or_default(),
         Kind::Pulling | Kind::Waiting | Kind::Present => "",
     };
     Row {

@@ -5,6 +5,7 @@ use crate::{
     backoff::IMAGE,
     budget::Admission,
     desired::SourcedList,
+    disk_guard::{Marks, Usage},
     error_class::{ErrorClass, PullError},
     image_state::Stored,
     list::{ImageList, affinity::NodeFacts},
@@ -24,9 +25,24 @@ fn queued() -> ImageState {
     ImageState::Pending { why: Wait::Queue, since: at(0), failures: None }
 }
 
+/// Nothing holds the node up, and the disk was looked at just now.
+fn ready(now: u64) -> Gates {
+    Gates { runtime_ready: true, measured: Some(at(now)), ..Gates::default() }
+}
+
+fn guarded(
+    desired: &Desired,
+    states: &[ImageState],
+    cooldowns: &Cooldowns,
+    guard: &DiskGuard,
+    gates: Gates,
+    now: u64,
+) -> Plan {
+    plan(desired, &states.iter().collect::<Vec<_>>(), cooldowns, guard, gates, at(now))
+}
+
 fn planned(desired: &Desired, states: &[ImageState], cooldowns: &Cooldowns, now: u64) -> Plan {
-    let gates = Gates { runtime_ready: true, ..Gates::default() };
-    plan(desired, &states.iter().collect::<Vec<_>>(), cooldowns, gates, at(now))
+    guarded(desired, states, cooldowns, &DiskGuard::default(), ready(now), now)
 }
 
 #[test]
@@ -50,32 +66,38 @@ fn nothing_begins_before_the_store_was_looked_at() {
 #[test]
 fn spread_holds_everything_until_its_moment() {
     let wanted = desired("images: [a.io/x:1]");
-    let gates = Gates { runtime_ready: true, spread_until: Some(at(20)), ..Gates::default() };
-    let early = plan(&wanted, &[&queued()], &Cooldowns::default(), gates, at(5));
-    assert_eq!(early, Plan { actions: vec![Action::Hold(0, Wait::Spread)], wake: Some(at(20)), ..Plan::default() });
-    let due = plan(&wanted, &[&queued()], &Cooldowns::default(), gates, at(20));
+    let (guard, states) = (DiskGuard::default(), [queued()]);
+    let planned = |now| {
+        let gates = Gates { spread_until: Some(at(20)), ..ready(now) };
+        guarded(&wanted, &states, &Cooldowns::default(), &guard, gates, now)
+    };
+    let early = planned(5);
+    assert_eq!((early.actions, early.wake), (vec![Action::Hold(0, Wait::Spread)], Some(at(20))));
+    let due = planned(20);
     assert_eq!(due.actions, [Action::Start(0)]);
 }
 
 #[test]
 fn a_slot_is_wanted_only_for_what_could_begin() {
     let wanted = desired("images: [a.io/x:1, b.io/y:1]");
-    let closed = Gates { runtime_ready: true, slot: Admission::Closed, ..Gates::default() };
-    let (states, none) = ([&queued(), &queued()], Cooldowns::default());
-    let waits = plan(&wanted, &states, &none, closed, at(5));
+    let (states, none, guard) = ([queued(), queued()], Cooldowns::default(), DiskGuard::default());
+    let planned = |cooldowns: &Cooldowns, slot, spread_until, now| {
+        let gates = Gates { slot, spread_until, ..ready(now) };
+        guarded(&wanted, &states, cooldowns, &guard, gates, now)
+    };
+    let waits = planned(&none, Admission::Closed, None, 5);
     assert_eq!(waits.actions, [Action::Hold(0, Wait::Budget), Action::Hold(1, Wait::Budget)]);
     assert!(waits.wants_slot);
-    let held = Gates { slot: Admission::Until(at(9)), ..closed };
-    assert_eq!(plan(&wanted, &states, &none, held, at(8)).actions, [Action::Start(0), Action::Start(1)]);
-    assert_eq!(plan(&wanted, &states, &none, held, at(9)).actions, waits.actions, "a slot that is not renewed ends");
-    let early = Gates { spread_until: Some(at(20)), ..closed };
-    assert!(!plan(&wanted, &states, &none, early, at(5)).wants_slot);
+    let held = Admission::Until(at(9));
+    assert_eq!(planned(&none, held, None, 8).actions, [Action::Start(0), Action::Start(1)]);
+    assert_eq!(planned(&none, held, None, 9).actions, waits.actions, "a slot that is not renewed ends");
+    assert!(!planned(&none, Admission::Closed, Some(at(20)), 5).wants_slot);
     let mut cooling = Cooldowns::default();
     for target in &wanted.targets {
         cooling.failed(target.image.registry(), at(0), at(0), 0.0);
     }
-    assert!(!plan(&wanted, &states, &cooling, closed, at(5)).wants_slot);
-    assert!(plan(&wanted, &states, &cooling, closed, at(10)).wants_slot);
+    assert!(!planned(&cooling, Admission::Closed, None, 5).wants_slot);
+    assert!(planned(&cooling, Admission::Closed, None, 10).wants_slot);
 }
 
 #[test]
@@ -101,13 +123,88 @@ fn backoff_and_refresh_wake_the_plan() {
     let stored = Stored { digest: "sha256:1".into(), size: 1, pinned: false };
     let present = ImageState::Present { stored, since: at(0), asked: Some(at(5)), credential: None };
     let states = [backoff, present, queued()];
-    assert_eq!(
-        planned(&wanted, &states, &Cooldowns::default(), 1),
-        Plan { actions: vec![], wake: Some(at(10)), ..Plan::default() }
-    );
+    assert_eq!(planned(&wanted, &states, &Cooldowns::default(), 1), Plan { wake: Some(at(10)), ..Plan::default() });
     assert_eq!(
         planned(&wanted, &states, &Cooldowns::default(), 12),
-        Plan { actions: vec![Action::Start(0)], wake: Some(at(35)), wants_slot: true }
+        Plan { actions: vec![Action::Start(0)], wake: Some(at(35)), wants_slot: true, ..Plan::default() }
     );
     assert_eq!(planned(&wanted, &states, &Cooldowns::default(), 35).actions, [Action::Start(0), Action::Start(1)]);
+}
+
+/// A disk of which so many percent are used.
+fn disk(percent: u64) -> DiskGuard {
+    let mut guard = DiskGuard::default();
+    guard.measured(Some(Usage { capacity: 100, available: 100 - percent, inodes: 0, inodes_free: 0 }));
+    guard
+}
+
+#[test]
+fn a_full_disk_holds_everything_and_is_looked_at_again() {
+    let wanted = desired("images: [a.io/x:1, a.io/y:1]");
+    let planned = |measured, now| {
+        let gates = Gates { measured: Some(at(measured)), ..ready(now) };
+        guarded(&wanted, &[queued(), queued()], &Cooldowns::default(), &disk(81), gates, now)
+    };
+    let plan = planned(0, 3);
+    assert_eq!(plan.actions, [Action::Hold(0, Wait::Disk), Action::Hold(1, Wait::Disk)]);
+    assert_eq!((plan.wake, plan.measure), (Some(at(10)), false));
+    let plan = planned(0, 10);
+    assert_eq!((plan.wake, plan.measure), (None, true));
+}
+
+#[test]
+fn nothing_begins_by_what_the_disk_was_like_earlier() {
+    let wanted = desired("images: [a.io/x:1]");
+    for (measured, begins) in [(None, false), (Some(at(4)), false), (Some(at(5)), true)] {
+        let gates = Gates { measured, ..ready(5) };
+        let plan = guarded(&wanted, &[queued()], &Cooldowns::default(), &disk(10), gates, 5);
+        assert_eq!((plan.actions.len(), plan.measure), (usize::from(begins), !begins), "{measured:?}");
+    }
+    let off = desired("limits: {maxDiskUsage: 100%}\nimages: [a.io/x:1]");
+    let mut guard = DiskGuard::default();
+    guard.set_marks(Marks::of(&off.limits));
+    let gates = Gates { measured: None, ..ready(5) };
+    let plan = guarded(&off, &[queued()], &Cooldowns::default(), &guard, gates, 5);
+    assert_eq!((plan.actions.len(), plan.measure), (1, false), "without a guard nobody looks");
+}
+
+#[test]
+fn what_is_required_goes_first_between_the_marks() {
+    let wanted =
+        desired("images:\n  - {image: 'a.io/optional:1', required: false, priority: 9}\n  - a.io/required:1\n");
+    let planned = |percent, required: ImageState| {
+        guarded(&wanted, &[queued(), required], &Cooldowns::default(), &disk(percent), ready(0), 0).actions
+    };
+    assert_eq!(planned(74, queued()), [Action::Start(0), Action::Start(1)]);
+    assert_eq!(planned(76, queued()), [Action::Hold(0, Wait::Disk), Action::Start(1)]);
+    let stored = Stored { digest: "sha256:1".into(), size: 1, pinned: false };
+    let present = ImageState::Present { stored, since: at(0), asked: None, credential: None };
+    assert_eq!(planned(76, present), [Action::Start(0)]);
+    let error = PullError::own(ErrorClass::NotFound, "no");
+    let failed = ImageState::BackOff { failures: IMAGE.failed(None, at(0)), until: at(10), error };
+    assert_eq!(planned(76, failed), [Action::Start(0)], "what fails by itself holds nobody up");
+}
+
+#[test]
+fn images_that_come_back_share_what_is_left() {
+    let wanted = desired("images: [a.io/x:1, a.io/y:1, a.io/z:1]");
+    let mut guard = disk(60);
+    for target in &wanted.targets[..2] {
+        guard.removed(&target.key, 15, at(0));
+    }
+    let plan = guarded(&wanted, &[queued(), queued(), queued()], &Cooldowns::default(), &guard, ready(0), 0);
+    assert_eq!(plan.actions, [Action::Start(0), Action::Hold(1, Wait::Disk), Action::Start(2)]);
+    assert_eq!(plan.reserved, 15);
+}
+
+#[test]
+fn busy_disks_hold_what_would_begin_now() {
+    let wanted = desired("images: [a.io/x:1]");
+    let planned = |io_pressure| {
+        let gates = Gates { io_pressure, max_io_pressure: Some(40.0), ..ready(0) };
+        guarded(&wanted, &[queued()], &Cooldowns::default(), &DiskGuard::default(), gates, 0).actions
+    };
+    assert_eq!(planned(Some(40.5)), [Action::Hold(0, Wait::IoPressure)]);
+    assert_eq!(planned(Some(40.0)), [Action::Start(0)]);
+    assert_eq!(planned(None), [Action::Start(0)], "what cannot be seen holds nothing up");
 }

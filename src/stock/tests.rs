@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     cri,
     desired::SourcedList,
+    disk_guard::Usage,
     image_ref::PullPolicy,
     list::{ImageList, affinity::NodeFacts},
 };
@@ -28,6 +29,10 @@ enum Happening {
     Finish(u8, Option<u8>),
     /// Time passes.
     Pass(u16),
+    /// So many percent of the disk are used.
+    Disk(u8),
+    /// The Node has, or no longer has, the condition DiskPressure.
+    Pressure(bool),
     RuntimeGone,
     RuntimeBack,
 }
@@ -39,6 +44,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0u8..12).prop_map(Happening::Collect),
         6 => (any::<u8>(), proptest::option::of(any::<u8>())).prop_map(|(which, class)| Happening::Finish(which, class)),
         3 => (0u16..400).prop_map(Happening::Pass),
+        1 => (0u8..=100).prop_map(Happening::Disk),
+        1 => any::<bool>().prop_map(Happening::Pressure),
         1 => Just(Happening::RuntimeGone),
         1 => Just(Happening::RuntimeBack),
     ]
@@ -56,6 +63,9 @@ struct World {
     stock: Stock,
     now: Moment,
     linked: bool,
+    /// Used percent of the disk.
+    disk: u8,
+    pressure: bool,
     store: BTreeSet<String>,
     pulls: BTreeMap<String, (TargetKey, Moment)>,
 }
@@ -66,6 +76,8 @@ impl World {
             stock: Stock::new(true),
             now: Moment::default(),
             linked: true,
+            disk: 10,
+            pressure: false,
             store: BTreeSet::new(),
             pulls: BTreeMap::new(),
         }
@@ -110,6 +122,11 @@ impl World {
                 self.finish(&image, class.map(|c| ErrorClass::ALL[usize::from(c) % ErrorClass::ALL.len()]));
             }
             Happening::Pass(seconds) => self.now = self.now + Duration::from_secs(u64::from(seconds)),
+            Happening::Disk(percent) => self.disk = percent,
+            Happening::Pressure(pressure) => {
+                self.pressure = pressure;
+                self.stock.node_pressure(pressure);
+            }
             Happening::RuntimeGone => {
                 self.linked = false;
                 self.stock.runtime_gone();
@@ -149,11 +166,23 @@ impl World {
                 !matches!(self.stock.cooldowns().admission(registry, self.now), crate::cooldown::Admission::Closed(_))
             })
             .collect();
-        for action in self.stock.plan(self.now).actions {
+        let mut plan = self.stock.plan(self.now);
+        if plan.measure {
+            let available = 100 - u64::from(self.disk);
+            let usage = Usage { capacity: 100, available, inodes: 0, inodes_free: 0 };
+            self.stock.measured(Some(usage), None, self.now);
+            let started = plan.actions.iter().filter(|a| matches!(a, Action::Start(_))).count();
+            prop_assert_eq!(started, 0, "pulls begin before the disk is looked at");
+            plan = self.stock.plan(self.now);
+            prop_assert!(!plan.measure, "the disk is looked at again and again");
+        }
+        for action in plan.actions {
             let Action::Start(index) = action else { continue };
             let (target, state, stored) = self.stock.target(index);
             let image = target.key.canonical.to_string();
             prop_assert!(self.linked, "{image} begins without a runtime");
+            let used = self.stock.image_fs().map_or(0, |usage| 100 - usage.available);
+            prop_assert!(used <= 80 && !self.pressure, "{image} begins at {used} % of the disk");
             prop_assert!(open[index], "{image} begins while its registry is left alone");
             prop_assert!(target.policy != PullPolicy::Never, "{image} begins though its policy is Never");
             prop_assert!(
@@ -184,14 +213,16 @@ proptest! {
             world.happen(happening);
             world.turn()?;
         }
-        // from any state: with a runtime and registries that answer, everything wanted gets there
+        // from any state: with a runtime and registries that answer, and room, everything wanted gets there
         world.happen(Happening::RuntimeBack);
+        world.happen(Happening::Disk(10));
+        world.happen(Happening::Pressure(false));
         for _ in 0..100 {
             world.turn()?;
             for image in world.pulls.keys().cloned().collect::<Vec<_>>() {
                 world.finish(&image, None);
             }
-            world.happen(Happening::Pass(30));
+            world.happen(Happening::Pass(60));
             world.look();
         }
         for index in 0..world.stock.desired().targets.len() {

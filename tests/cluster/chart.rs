@@ -41,9 +41,12 @@ pub(crate) async fn schema(helm: Helm) -> Result<()> {
         "mountedList=true,readinessGate=true",
         "mountedList=true,clusterWideCap.slots=5",
         "clusterWideCap.slots=-1",
+        "mountedList=true,discovery.enabled=true",
+        "discovery.namespaces={Not a namespace}",
         "mountedList=true,nodeWrites.fields={label}",
         "mountedList=true,teamLists.namespace=team-a",
         "settings.PREPULL_STARTUP_TAINT=acme.example/cold",
+        "settings.PREPULL_READINESS_GATE=false",
         "lists.images={}",
         "settings.RESYNC=5m",
         "image.digest=latest",
@@ -55,9 +58,13 @@ pub(crate) async fn schema(helm: Helm) -> Result<()> {
         let refused = template(&helm, &[wrong]).err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(refused.contains("values don't meet the specifications of the schema"), "{wrong}: {refused}");
     }
-    let refused =
-        template(&helm, &["existingList=mine,list.images={a:1}"]).err().map(|e| e.to_string()).unwrap_or_default();
-    ensure!(refused.contains("existingList and list.images exclude each other"), "{refused}");
+    for (values, why) in [
+        ("existingList=mine,list.images={a:1}", "existingList and list.images exclude each other"),
+        ("cleanup=true", "cleanup needs nodeWrites.fields"),
+    ] {
+        let refused = template(&helm, &[values]).err().map(|e| e.to_string()).unwrap_or_default();
+        ensure!(refused.contains(why), "{refused}");
+    }
     template(&helm, &["list.images={a:1,b:2}", "maxUnavailable=3", "settings.PREPULL_RESYNC=5m"]).map(drop)
 }
 
@@ -88,6 +95,7 @@ pub(crate) async fn same_objects((helm, kubectl): (Helm, Kubectl)) -> Result<()>
         (Overlay::with(&["components/host-network"]), "hostNetwork=true"),
         (Overlay::with(&["components/network-policy"]), "networkPolicy=true"),
         (Overlay::with(&["components/monitoring"]), monitoring),
+        (Overlay::with(&["components/discovery"]), "discovery.enabled=true"),
         (Overlay::with(&["components/credential-plugins/eks"]), "credentialPlugins=eks"),
         (Overlay::with(&["components/credential-plugins/gke"]), "credentialPlugins=gke"),
         (Overlay::with(&["components/credential-plugins/aks"]), "credentialPlugins=aks"),

@@ -16,6 +16,9 @@ mod support;
 
 mod cap;
 mod chart;
+mod discovery;
+mod fleet;
+mod disk;
 mod image;
 mod installation;
 mod kube;
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         trial("manifests::a_renamed_overlay_is_followed_into_cel", parts::kubectl(), manifests::renamed),
         trial("manifests::renamed_together_with_other_parts", parts::kubectl(), manifests::renamed_with_others),
         trial("manifests::what_components_take_away", parts::kubectl(), manifests::mounted_list),
+        trial("manifests::a_renamed_list_of_discovery", parts::kubectl(), discovery::renamed),
         trial("chart::lints", parts::helm(), chart::lints),
         trial("chart::values_are_checked", parts::helm(), chart::schema),
         trial("chart::renders_what_kustomize_renders", parts::chart(), chart::same_objects),
@@ -52,6 +56,8 @@ fn main() -> ExitCode {
         trial("manifests::the_api_server_takes_them_all", parts::cluster_and_operator(), manifests::server_dry_run),
         trial("rights::of_the_base_and_nothing_else", parts::cluster(), rights::base),
         trial("rights::of_every_component", parts::cluster(), rights::components),
+        trial("rights::of_who_looks", parts::cluster(), fleet::least_rights),
+        trial("rights::of_discovery", parts::cluster(), discovery::least_rights),
         trial("policies::an_agent_changes_only_its_own_node", parts::cluster(), policies::own_node),
         trial("policies::an_agent_changes_only_its_own_pods_gate", parts::cluster(), policies::own_pod),
         trial("lists::rollout_status_ends_when_every_node_has_every_image", parts::cluster(), lists::rollout),
@@ -67,6 +73,9 @@ fn main() -> ExitCode {
         trial("secrets::a_new_password_is_tried_at_once", parts::cluster(), secrets::rotated),
         trial("secrets::of_a_service_account", parts::cluster(), secrets::service_account),
         trial("secrets::of_another_namespace_are_out_of_reach", parts::cluster(), secrets::team),
+        trial("status::agrees_with_every_runtime_and_waits_for_an_edit", parts::cluster(), fleet::agrees),
+        trial("status::names_a_dead_node", parts::cluster(), fleet::dead_node),
+        trial("discovery::a_run_stocks_every_node", parts::cluster(), discovery::stocks),
         trial("writes::condition_label_and_taint", parts::cluster(), writes::warm),
         trial("writes::the_taint_has_a_deadline", parts::cluster(), writes::deadline),
         trial("writes::nothing_without_a_policy_that_guards", parts::cluster(), writes::unguarded),
@@ -78,6 +87,8 @@ fn main() -> ExitCode {
             monitoring::observed,
         ),
         trial("chart::lives_on_a_cluster", parts::cluster_and_helm(), chart::life),
+        // last, because it ends the cluster of the others
+        trial("disk::the_kubelet_collects_and_nobody_fights", parts::own_cluster(), disk::pressure),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials);
     kube::down();

@@ -84,7 +84,9 @@ pub(crate) async fn observed((part, definitions, (_, program)): Parts) -> Result
     kube.trust(line.host())?;
     let some = pushed("monitoring/some").await?.replace(REGISTRY, line.host());
     // soon enough to miss what is removed, instead of in five minutes
-    let overlay = Overlay::with(&["components/monitoring"]).container("env: [{name: PREPULL_RESYNC, value: 2s}]");
+    let overlay = Overlay::with(&["components/monitoring"])
+        .container("env: [{name: PREPULL_RESYNC, value: 2s}]")
+        .image_store(kube.dir());
     kube.install_warm(&overlay, &list(&[&good, &some])).await?;
     kube.until_everywhere(&some).await?;
     let stored = |kind: &str| kube.json(&format!("get {kind} prepull -n {NAMESPACE}"));
@@ -135,6 +137,17 @@ async fn watch(kube: &Kube, prometheus: &Prometheus, line: TcpProxy, [good, some
         .await?;
     ensure!(told.len() == wanted.len(), "more fires than there is reason for: {told:#?}");
     everything_shows(prometheus).await?;
+
+    // a disk that is too full for a list that wants it nearly empty
+    let full = pushed("monitoring/full").await?;
+    kube.edit(&format!("limits: {{maxDiskUsage: 1%}}\n{}", list(&[good, some, &nowhere, "Bad//", &full])))?;
+    kube.until("a disk is too full", async || {
+        let firing = firing(prometheus).await?;
+        let full =
+            |node: &&str| firing.iter().any(|one| one["alertname"] == "PrepullDiskFull" && one["node"] == **node);
+        Ok(NODES.iter().all(full).then_some(()))
+    })
+    .await?;
 
     let stopped = Stopped::agent_of(NODES[1])?;
     kube.until("the agent is missed", async || {

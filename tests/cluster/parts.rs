@@ -78,6 +78,17 @@ pub(crate) fn cluster() -> Result<ClusterPart, Missing> {
     Ok(ClusterPart { script, kubectl: kubectl()? })
 }
 
+/// A cluster with settings of its own, which needs the ports of one that is up already.
+pub(crate) fn own_cluster() -> Result<ClusterPart, Missing> {
+    if env::var_os("PREPULL_TEST_CLUSTER_DIR").is_some() {
+        return Err(missing(
+            "own-cluster",
+            "PREPULL_TEST_CLUSTER_DIR names a cluster, and this trial needs one of its own",
+        ));
+    }
+    cluster()
+}
+
 /// Cluster and helm.
 pub(crate) fn cluster_and_helm() -> Result<(ClusterPart, Helm), Missing> {
     Ok((cluster()?, helm()?))

@@ -249,6 +249,13 @@ fn forbidden(node: &Value) -> Vec<Patch> {
             json!([{"op": "replace", "path": place("status"), "value": "True"},
             {"op": "replace", "path": place("reason"), "value": "Mine"}]),
         ),
+        patch(
+            "its condition once more, by place",
+            JSON,
+            true,
+            json!([{"op": "add", "path": "/status/conditions/-", "value": condition()},
+            {"op": "add", "path": "/status/conditions/-", "value": condition()}]),
+        ),
         patch("capacity", MERGE, true, json!({"status": {"capacity": {"cpu": "1000"}}})),
         patch(
             "capacity, added",

@@ -55,6 +55,19 @@ impl Overlay {
         self
     }
 
+    /// Lets the agent see the disk of the images, which the nodes of these trials keep below a folder of their own.
+    #[must_use]
+    pub(crate) fn image_store(mut self, folder: &Path) -> Self {
+        let folder = folder.display();
+        let _ = write!(
+            self.patches,
+            "- target: {{kind: DaemonSet}}\n  patch: '{{apiVersion: apps/v1, kind: DaemonSet, metadata: {{name: prepull}}, \
+             spec: {{template: {{spec: {{containers: [{{name: prepull, volumeMounts: [{{name: trial-store, mountPath: {folder}, readOnly: true}}]}}], \
+             volumes: [{{name: trial-store, hostPath: {{path: {folder}}}}}]}}}}}}}}'\n"
+        );
+        self
+    }
+
     /// Writes it into `folder`.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;

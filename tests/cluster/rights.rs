@@ -11,36 +11,49 @@ use crate::{
     render::Overlay,
 };
 
-/// Lines of `kubectl auth can-i --list` that an account without any right does not have.
-fn rights(kube: &Kube, namespace: &str) -> Result<BTreeSet<String>> {
-    let ask = |account: &str| -> Result<BTreeSet<String>> {
-        let text = kube.kubectl(&format!(
-            "auth can-i --list --no-headers -n {namespace} --as=system:serviceaccount:{NAMESPACE}:{account} \
-             --as-group=system:serviceaccounts --as-group=system:serviceaccounts:{NAMESPACE} --as-group=system:authenticated"
-        ))?;
+/// Lines of `kubectl auth can-i --list` that an account without any right does not have. `who` are kubectl's flags.
+fn rights(kube: &Kube, who: &str, namespace: &str) -> Result<BTreeSet<String>> {
+    let ask = |who: &str| -> Result<BTreeSet<String>> {
+        let text = kube.kubectl(&format!("auth can-i --list --no-headers -n {namespace} {who}"))?;
         Ok(text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect())
     };
-    let everybody = ask("somebody-else")?;
+    let everybody = ask(&account_flags("somebody-else"))?;
     ensure!(!everybody.is_empty(), "every account may ask what it may do");
-    Ok(ask("prepull")?.difference(&everybody).cloned().collect())
+    Ok(ask(who)?.difference(&everybody).cloned().collect())
 }
 
-fn expect(kube: &Kube, namespace: &str, expected: &[&str]) -> Result<()> {
-    let found = rights(kube, namespace)?;
+fn account_flags(account: &str) -> String {
+    format!(
+        "--as=system:serviceaccount:{NAMESPACE}:{account} --as-group=system:serviceaccounts \
+         --as-group=system:serviceaccounts:{NAMESPACE} --as-group=system:authenticated"
+    )
+}
+
+/// An account has exactly these rights in a namespace.
+pub(crate) fn expect(kube: &Kube, account: &str, namespace: &str, expected: &[&str]) -> Result<()> {
+    expect_of(kube, &account_flags(account), namespace, expected)
+}
+
+/// Whoever these flags of kubectl name has exactly these rights in a namespace.
+pub(crate) fn expect_of(kube: &Kube, who: &str, namespace: &str, expected: &[&str]) -> Result<()> {
+    let found = rights(kube, who, namespace)?;
     let expected: BTreeSet<String> = expected.iter().map(|line| (*line).to_owned()).collect();
-    ensure!(found == expected, "in {namespace} prepull may\n{found:#?}\nand not\n{expected:#?}");
+    ensure!(found == expected, "in {namespace} {who} may\n{found:#?}\nand not\n{expected:#?}");
     Ok(())
 }
 
-const LIST: &str = "configmaps [] [prepull] [list watch]";
-const EVENTS: &str = "events.events.k8s.io [] [] [create patch]";
+const AGENT: &str = "prepull";
+/// What the base grants in its namespace: its list.
+pub(crate) const LIST: &str = "configmaps [] [prepull] [list watch]";
+/// And Events.
+pub(crate) const EVENTS: &str = "events.events.k8s.io [] [] [create patch]";
 
 pub(crate) async fn base(part: ClusterPart) -> Result<()> {
     let kube = kube::up(&part)?;
     kube.grant(&Overlay::default()).await?;
-    expect(kube, NAMESPACE, &[LIST, EVENTS])?;
+    expect(kube, AGENT, NAMESPACE, &[LIST, EVENTS])?;
     for namespace in ["default", "kube-system"] {
-        expect(kube, namespace, &[])?;
+        expect(kube, AGENT, namespace, &[])?;
     }
     // what the two rights are in practice
     let agent = kube.token(NAMESPACE, None)?;
@@ -97,7 +110,7 @@ pub(crate) async fn components(part: ClusterPart) -> Result<()> {
             if asked == NAMESPACE {
                 expected.extend([LIST, EVENTS]);
             }
-            expect(kube, asked, &expected).with_context(|| format!("with the component {component}"))?;
+            expect(kube, AGENT, asked, &expected).with_context(|| format!("with the component {component}"))?;
         }
     }
     Ok(())

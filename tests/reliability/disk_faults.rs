@@ -1,13 +1,13 @@
 //! A full disk: ext4 on a loop device, filled by somebody else.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 
 use super::{
     matrix::{Came, Fault, On, Place},
-    stage::{Setting, Stage},
-    support::containerd,
+    stage::{PATIENCE, Setting, Stage},
+    support::{containerd, journal::Method},
 };
 
 /// Bytes of the file system.
@@ -41,6 +41,21 @@ async fn full(place: Place) -> Result<Came> {
     )?;
     stage.want("5m")?;
     stage.until_failed(&["NoSpace"]).await?;
+    // each finds out once that there is no space, and is not tried again until there is
+    let tried = || stage.proxy.journal().count(Method::PullImage);
+    stage
+        .agent
+        .until(PATIENCE, "all wait for space", |status| {
+            status["images"].as_array().is_some_and(|rows| {
+                rows.iter().filter(|row| row["nextAttempt"].is_null() && row["class"] == "NoSpace").count()
+                    == stage.wanted.len()
+            })
+        })
+        .await?;
+    ensure!(stage.agent.metric("prepull_pulls_waiting{why=\"disk\"}").await? == stage.wanted.len() as f64);
+    let before = tried();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    ensure!(tried() == before, "{} pulls while there was no space", tried() - before);
     let there = stage.containerd.images().await?;
     ensure!(there.contains(&stage.steady), "{there:?}");
     fs::remove_file(&filler)?;

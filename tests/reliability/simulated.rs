@@ -132,10 +132,11 @@ async fn simulate(seed: u64) -> Result<()> {
             plugins: None,
             clouds: None,
         })),
+        io_pressure: prepull::io_pressure::FILE.into(),
         once: None,
     };
     let inputs = Inputs { lists: list_receiver, link: link_receiver, queries: query_receiver, stop: stopped };
-    let keeper = tokio::spawn(Keeper::new(settings, metrics, clock, LogReporter).run(inputs));
+    let keeper = tokio::spawn(Keeper::new(settings, metrics, clock, LogReporter::default()).run(inputs));
     let mut world = World {
         rng: Rng::with_seed(seed),
         fake,
@@ -192,8 +193,10 @@ impl World {
         self.wanted = all[..count].iter().map(|n| format!("registry-{}.example.com/app-{n}:1", n % 4)).collect();
         self.revision += 1;
         self.edits += 1;
-        let limits =
-            format!("# revision {}\nlimits: {{parallelPulls: {PARALLEL}, pullTimeout: 2m}}\nimages:\n", self.revision);
+        let limits = format!(
+            "# revision {}\nlimits: {{parallelPulls: {PARALLEL}, pullTimeout: 2m, maxDiskUsage: 100%}}\nimages:\n",
+            self.revision
+        );
         let text = self.wanted.iter().fold(limits, |text, image| text + "  - " + image + "\n");
         let update = ListUpdate { source: "list".into(), namespace: None, read: Read::of_text(&text) };
         self.lists.send(update).await.ok().context("the keeper has ended")

@@ -40,6 +40,8 @@ pub struct Offer {
     pub takes: Duration,
     /// Users and passwords that may pull; anybody may where there are none.
     pub logins: Vec<(String, String)>,
+    /// What the registry says to others, behind the runtime's own words.
+    pub refusal: String,
     /// The pull succeeds, and the store knows nothing of it afterwards.
     pub forgotten: bool,
 }
@@ -65,7 +67,8 @@ impl FakeCri {
         let fake = Fake {
             store: Arc::new(watch::Sender::new(Store::default())),
             offers: Arc::new(watch::Sender::new(BTreeMap::new())),
-            mountpoint: server.folder().into(),
+            // never full, whatever the disk is like on which the tests run
+            mountpoint: Path::new("/dev/shm").into(),
             journal: Journal::default(),
             script: Script::default(),
         };
@@ -233,7 +236,8 @@ impl Fake {
         };
         if !offer.logins.is_empty() && !offer.logins.iter().any(allowed) {
             return Err(Status::unknown(format!(
-                "failed to pull and unpack image {image:?}: pull access denied, repository does not exist or may require authorization: authorization failed"
+                "failed to pull and unpack image {image:?}: pull access denied, repository does not exist or may require authorization: authorization failed{}",
+                offer.refusal
             )));
         }
         tokio::time::sleep(offer.takes).await;

@@ -36,13 +36,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* The account as a subject of a binding. */}}
-{{- define "prepull.subjects" -}}
-subjects:
-- {kind: ServiceAccount, name: {{ include "prepull.account" . }}, namespace: {{ .Release.Namespace }}}
-{{- end -}}
-
-{{/* A Role or ClusterRole with its binding: a dict with top, kind, name, rules and, for a Role, the namespace. */}}
+{{/* A Role or ClusterRole with its binding: a dict with top, kind, name, rules and, for a Role, the namespace; and the account, where
+it is not the agents'. */}}
 {{- define "prepull.right" -}}
 {{- $kind := .kind -}}
 {{- range $object := list $kind (printf "%sBinding" $kind) }}
@@ -60,7 +55,8 @@ rules:
 {{ $.rules }}
 {{- else }}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ $kind }}, name: {{ $.name }}}
-{{ include "prepull.subjects" $.top }}
+subjects:
+- {kind: ServiceAccount, name: {{ default (include "prepull.account" $.top) $.account }}, namespace: {{ $.top.Release.Namespace }}}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -94,6 +94,7 @@ mod tests {
             writes: Parts { label: flags.clone().any(|f| *f == "--label"), ..Parts::default() },
             startup_taint: String::new(),
             startup_taint_timeout: Duration::ZERO,
+            readiness_gate: false,
         };
         Cli::try_parse_from(flags.filter(|f| **f != "--label")).map_err(|e| e.to_string())?.lists.into_lists(options)
     }

@@ -17,6 +17,10 @@ pub(super) struct WriteArgs {
     /// The taint is removed this long after the agent's start at the latest
     #[arg(long, env = "PREPULL_STARTUP_TAINT_TIMEOUT", value_name = "DURATION", default_value = "15m", value_parser = duration)]
     startup_taint_timeout: Duration,
+    /// The pod has the readiness gate prepull.dev/Warm: the right to set it is waited for. Without this it is set only
+    /// where the right is there at start
+    #[arg(long, env = "PREPULL_READINESS_GATE")]
+    readiness_gate: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +43,7 @@ fn part(text: &str) -> Result<Option<NodeWrite>, String> {
 
 impl WriteArgs {
     pub(super) fn into_options(self) -> ClusterOptions {
-        let Self { node_writes, startup_taint, startup_taint_timeout } = self;
+        let Self { node_writes, startup_taint, startup_taint_timeout, readiness_gate } = self;
         let has = |part| node_writes.contains(&Some(part));
         ClusterOptions {
             pod: own_pod(),
@@ -50,6 +54,7 @@ impl WriteArgs {
             },
             startup_taint,
             startup_taint_timeout,
+            readiness_gate,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     cli::{output::note, table::bytes},
     error_text::one_line,
     image_state::ImageState,
-    stock::{Transition, Warmth},
+    stock::{Stock, Transition, Warmth},
 };
 
 /// How often a bar is drawn.
@@ -18,9 +18,9 @@ const TICK: Duration = Duration::from_millis(120);
 /// What fits where stderr goes.
 pub(super) fn reporter() -> Box<dyn Reporter> {
     if std::io::stderr().is_terminal() {
-        Box::new(Bars { all: MultiProgress::new(), bars: HashMap::new() })
+        Box::new(Bars { all: MultiProgress::new(), bars: HashMap::new(), warned: false })
     } else {
-        Box::new(Lines)
+        Box::new(Lines { warned: false })
     }
 }
 
@@ -44,8 +44,17 @@ fn line(transition: &Transition) -> Option<String> {
     }
 }
 
+/// That the disk is nearly full, in one line, once.
+fn warning(stock: &Stock, warned: &mut bool) -> Option<String> {
+    let warning = stock.disk_warning().filter(|_| !*warned)?;
+    *warned = true;
+    Some(format!("prepull: warning: {warning}"))
+}
+
 /// For logs and pipes.
-struct Lines;
+struct Lines {
+    warned: bool,
+}
 
 impl Reporter for Lines {
     fn transition(&mut self, transition: &Transition) {
@@ -55,12 +64,19 @@ impl Reporter for Lines {
     }
 
     fn warmth(&mut self, _: &Warmth) {}
+
+    fn turned(&mut self, stock: &Stock) {
+        if let Some(line) = warning(stock, &mut self.warned) {
+            note(&line);
+        }
+    }
 }
 
 /// For terminals: what runs moves, what ended stands above.
 struct Bars {
     all: MultiProgress,
     bars: HashMap<Arc<str>, ProgressBar>,
+    warned: bool,
 }
 
 impl Reporter for Bars {
@@ -86,4 +102,10 @@ impl Reporter for Bars {
     }
 
     fn warmth(&mut self, _: &Warmth) {}
+
+    fn turned(&mut self, stock: &Stock) {
+        if let Some(line) = warning(stock, &mut self.warned) {
+            let _ = self.all.println(line);
+        }
+    }
 }

@@ -1,0 +1,182 @@
+//! `prepull status`: the whole cluster, images × nodes.
+
+mod rounds;
+mod text;
+
+use std::{process::ExitCode, time::Duration};
+
+use super::{
+    NOT_SO,
+    agent::duration,
+    cluster::ClusterArgs,
+    options::OutputArgs,
+    output::{self, Format},
+};
+use crate::{fleet::Picture, kubernetes::watch::Trouble};
+use rounds::{Rounds, Who};
+
+/// Between two looks, as long as nothing else takes longer.
+const BETWEEN: Duration = Duration::from_secs(2);
+/// Where there are many agents, looks are further apart: each lists all their pods.
+const LONGEST_BETWEEN: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The agents' namespace
+    #[arg(short, long, env = "PREPULL_NAMESPACE", value_name = "NAMESPACE", default_value = "prepull")]
+    namespace: String,
+    /// Labels of the agents' pods
+    #[arg(
+        short = 'l',
+        long,
+        env = "PREPULL_SELECTOR",
+        value_name = "SELECTOR",
+        default_value = "app.kubernetes.io/name=prepull"
+    )]
+    selector: String,
+    /// Ask every agent, not only those whose pods are not ready
+    #[arg(long, env = "PREPULL_ALL")]
+    all: bool,
+    /// A row for each node instead of one for each image; asks every agent
+    #[arg(long, env = "PREPULL_NODES")]
+    nodes: bool,
+    /// Wait until the nodes are warm with the lists as they are now; asks every agent
+    #[arg(long, env = "PREPULL_WAIT")]
+    wait: bool,
+    /// How many of all nodes must be warm, in percent; with less than 100% a dead node does not keep anybody waiting
+    #[arg(long, env = "PREPULL_MIN_WARM", value_name = "PERCENT", default_value = "100%", value_parser = percent)]
+    min_warm: f64,
+    /// How long to wait
+    #[arg(long, env = "PREPULL_TIMEOUT", value_name = "DURATION", default_value = "1h", value_parser = duration, requires = "wait")]
+    timeout: Duration,
+    /// Show it again and again, until interrupted
+    #[arg(short, long, env = "PREPULL_WATCH", conflicts_with = "wait")]
+    watch: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args { namespace, selector, all, nodes, wait, min_warm, timeout, watch, output, cluster } = args;
+    let format = output.output;
+    let client = cluster.client().await?;
+    let who = if all || nodes || wait { Who::Everybody } else { Who::NotReady };
+    let mut rounds = Rounds::new(client, namespace, selector, who);
+    if wait {
+        return waited(&mut rounds, min_warm, timeout, format, nodes).await;
+    }
+    loop {
+        let picture = match rounds.look().await {
+            Ok(picture) => picture,
+            Err(Trouble::NoAnswer(why)) if watch => {
+                output::note(&format!("prepull: {why}; trying again"));
+                tokio::time::sleep(BETWEEN).await;
+                continue;
+            }
+            Err(trouble) => return Err(rounds.explained(trouble)),
+        };
+        let again = watch && format == Format::Table;
+        output::print(format, &picture, |picture| {
+            let text = text::whole(picture, nodes);
+            if again { text::again(&text) } else { text }
+        })?;
+        if !watch {
+            return Ok(verdict(picture.is_warm(min_warm, false) && !picture.has_unusable_list()));
+        }
+        tokio::time::sleep(between(picture.agents)).await;
+    }
+}
+
+/// Waits until so many are warm, or the time is over. What is waited for is told on stderr, whenever it changes.
+async fn waited(
+    rounds: &mut Rounds,
+    min_warm: f64,
+    bound: Duration,
+    format: Format,
+    nodes: bool,
+) -> anyhow::Result<ExitCode> {
+    let deadline = tokio::time::Instant::now() + bound;
+    let mut told = String::new();
+    let mut tell = |line: String| {
+        if line != told {
+            output::note(&line);
+            told = line;
+        }
+    };
+    let mut last: Option<Picture> = None;
+    let reached = loop {
+        let pause = match tokio::time::timeout_at(deadline, rounds.look()).await {
+            Ok(Ok(picture)) => {
+                if picture.has_unusable_list() {
+                    // no agent can ever follow it: there is nothing to wait for
+                    last = Some(picture);
+                    break false;
+                }
+                let reached = picture.is_warm(min_warm, true);
+                let pause = between(picture.agents);
+                tell(text::progress(&picture));
+                last = Some(picture);
+                if reached {
+                    break true;
+                }
+                pause
+            }
+            Ok(Err(Trouble::NoAnswer(why))) => {
+                tell(format!("prepull: {why}; trying again"));
+                BETWEEN
+            }
+            Ok(Err(trouble)) => return Err(rounds.explained(trouble)),
+            Err(_) => Duration::ZERO,
+        };
+        if tokio::time::Instant::now() + pause >= deadline {
+            tell(format!("prepull: not warm within {} s (--timeout)", bound.as_secs()));
+            break false;
+        }
+        tokio::time::sleep(pause).await;
+    };
+    if let Some(picture) = last {
+        output::print(format, &picture, |picture| text::whole(picture, nodes))?;
+    }
+    Ok(verdict(reached))
+}
+
+fn verdict(so: bool) -> ExitCode {
+    if so { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) }
+}
+
+fn between(agents: usize) -> Duration {
+    // two seconds for two hundred agents, twenty for two thousand
+    let for_all = Duration::from_millis(10) * u32::try_from(agents).unwrap_or(u32::MAX);
+    for_all.clamp(BETWEEN, LONGEST_BETWEEN)
+}
+
+/// `99%`, `99.5` and the like.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
+    match number {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("write a number from 0 to 100, such as 99%".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percents_are_numbers_up_to_a_hundred() {
+        assert_eq!((percent("99%"), percent("99.5"), percent("0")), (Ok(99.0), Ok(99.5), Ok(0.0)));
+        for wrong in ["", "%", "101%", "-1", "NaN", "all"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn many_agents_are_looked_at_less_often() {
+        assert_eq!(between(3), BETWEEN);
+        assert_eq!(between(2_000), Duration::from_secs(20));
+        assert_eq!(between(20_000), LONGEST_BETWEEN);
+    }
+}

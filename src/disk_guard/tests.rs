@@ -1,0 +1,201 @@
+use super::*;
+
+const GIB: u64 = 1 << 30;
+
+fn at(seconds: u64) -> Moment {
+    Moment::after_start(Duration::from_secs(seconds))
+}
+
+fn key(name: &str) -> TargetKey {
+    TargetKey { canonical: name.into(), runtime_handler: "".into() }
+}
+
+/// A disk of 100 GiB of which so many are used.
+fn used(gib: u64) -> Option<Usage> {
+    Some(Usage { capacity: 100 * GIB, available: (100 - gib) * GIB, inodes: 1000, inodes_free: 900 })
+}
+
+fn name(stop: Option<Stop>) -> Option<&'static str> {
+    stop.map(|stop| stop.name())
+}
+
+#[test]
+fn usage_is_what_is_not_available() {
+    let usage = used(80).unwrap();
+    assert!((usage.ratio() - 0.8).abs() < 1e-9);
+    assert!(!usage.above(80, 0) && usage.above(80, 1) && !usage.below(80) && usage.below(81));
+    let nothing = Usage { capacity: 0, available: 0, inodes: 0, inodes_free: 0 };
+    assert!(!nothing.above(80, 0) && !nothing.lacks_inodes());
+}
+
+#[test]
+fn pulls_stop_above_one_mark_and_go_on_below_another() {
+    let mut guard = DiskGuard::default();
+    let mut seen = Vec::new();
+    for gib in [70, 79, 80, 81, 79, 75, 74, 79] {
+        guard.measured(used(gib));
+        seen.push(guard.node_stop(at(0)).is_some());
+    }
+    assert_eq!(seen, [false, false, false, true, true, true, false, false]);
+}
+
+#[test]
+fn a_list_that_moves_the_marks_is_obeyed_at_once() {
+    let mut guard = DiskGuard::default();
+    guard.measured(used(82));
+    assert_eq!(name(guard.node_stop(at(0))), Some("Full"));
+    guard.set_marks(Marks { max: 90, resume: 85 });
+    assert_eq!(guard.node_stop(at(0)), None);
+    guard.set_marks(Marks { max: 60, resume: 50 });
+    assert_eq!(name(guard.node_stop(at(0))), Some("Full"));
+    guard.set_marks(Marks::OFF);
+    assert_eq!(guard.node_stop(at(0)), None, "100 % switches it off");
+}
+
+#[test]
+fn what_cannot_be_seen_stops_nothing() {
+    let mut guard = DiskGuard::default();
+    guard.measured(used(90));
+    guard.measured(None);
+    guard.removed(&key("a"), 90 * GIB, at(0));
+    guard.refused(&key("b"), at(0));
+    assert_eq!(
+        (guard.node_stop(at(0)), guard.image_stop(&key("a"), 0, at(0)), guard.image_stop(&key("b"), 0, at(0))),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn a_collected_image_comes_back_when_it_fits() {
+    let mut guard = DiskGuard::default();
+    guard.measured(used(70));
+    guard.removed(&key("a"), 10 * GIB, at(0));
+    assert_eq!(guard.image_stop(&key("a"), 0, at(0)), None, "70 and 10 are not above 80");
+    assert_eq!(name(guard.image_stop(&key("a"), 1, at(0))), Some("NoRoom"), "another one takes its place");
+    guard.measured(used(71));
+    assert_eq!(name(guard.image_stop(&key("a"), 0, at(0))), Some("NoRoom"));
+    assert_eq!(guard.image_stop(&key("b"), 0, at(0)), None, "of others nothing is known");
+}
+
+#[test]
+fn an_image_takes_what_the_disk_lost_when_it_was_pulled_alone() {
+    let mut guard = DiskGuard::default();
+    guard.measured(used(40));
+    guard.began(&key("a"));
+    guard.pulled(&key("a"));
+    guard.measured(used(55));
+    guard.removed(&key("a"), 5 * GIB, at(0));
+    assert_eq!(guard.size(&key("a")), 15 * GIB, "unpacked it is larger than the runtime says");
+    for image in ["b", "c"] {
+        guard.began(&key(image));
+    }
+    for image in ["b", "c"] {
+        guard.pulled(&key(image));
+    }
+    guard.measured(used(70));
+    guard.removed(&key("c"), 5 * GIB, at(0));
+    assert_eq!(guard.size(&key("c")), 5 * GIB, "what two took together is no measure for one");
+    guard.began(&key("d"));
+    guard.pulled(&key("d"));
+    guard.measured(used(79));
+    guard.removed(&key("d"), GIB, at(0));
+    assert_eq!(guard.size(&key("d")), 6 * GIB, "somebody else wrote as well");
+}
+
+#[test]
+fn an_image_that_is_removed_again_stops_pulls_for_longer_and_longer() {
+    let mut guard = DiskGuard::default();
+    let minute = |m: u64| at(m * 60);
+    guard.removed(&key("a"), 1, minute(0));
+    assert_eq!(guard.node_stop(minute(0)), None);
+    guard.removed(&key("b"), 1, minute(1));
+    guard.removed(&key("a"), 1, minute(11));
+    assert_eq!(guard.node_stop(minute(11)), None, "eleven minutes later is no sign");
+    guard.removed(&key("a"), 1, minute(15));
+    assert_eq!(name(guard.node_stop(minute(24))), Some("Contested"));
+    assert_eq!(guard.node_stop(minute(25)), None, "after ten minutes by itself");
+    guard.removed(&key("a"), 1, minute(30));
+    assert_eq!(name(guard.node_stop(minute(49))), Some("Contested"), "it went again at once: twenty minutes");
+    assert_eq!(guard.node_stop(minute(50)), None);
+    guard.removed(&key("a"), 1, minute(100));
+    assert_eq!(guard.node_stop(minute(100)), None, "long afterwards it counts anew");
+}
+
+#[test]
+fn no_space_waits_until_there_is_more() {
+    let mut guard = DiskGuard::default();
+    guard.set_marks(Marks::OFF);
+    guard.measured(used(70));
+    guard.began(&key("a"));
+    guard.measured(used(99));
+    guard.refused(&key("a"), at(0));
+    guard.measured(used(70));
+    assert_eq!(name(guard.image_stop(&key("a"), 0, at(0))), Some("Refused"), "what it had was not enough");
+    assert!(guard.needs_usage());
+    assert_eq!(guard.image_stop(&key("a"), 0, at(3600)), None, "space may have been missing where nobody looks");
+    guard.measured(used(69));
+    assert_eq!(guard.image_stop(&key("a"), 0, at(0)), None);
+    guard.began(&key("a"));
+    guard.pulled(&key("a"));
+    assert!(!guard.needs_usage());
+}
+
+#[test]
+fn images_that_failed_together_are_tried_apart_and_not_for_ever() {
+    let mut guard = DiskGuard::default();
+    guard.set_marks(Marks::OFF);
+    guard.measured(used(70));
+    let mut tries = 0;
+    while guard.image_stop(&key("a"), 0, at(0)).is_none() {
+        tries += 1;
+        for image in ["a", "b", "c"] {
+            guard.began(&key(image));
+        }
+        for image in ["a", "b", "c"] {
+            guard.refused(&key(image), at(0));
+        }
+        assert!(tries < 10);
+    }
+    assert_eq!(tries, 3, "10, 20 and 40 GiB are asked for, 30 are there");
+}
+
+#[test]
+fn no_space_under_the_marks_goes_on_below_the_lower_one() {
+    let mut guard = DiskGuard::default();
+    guard.measured(used(79));
+    guard.began(&key("a"));
+    guard.refused(&key("a"), at(0));
+    assert_eq!(name(guard.node_stop(at(0))), Some("Full"));
+    guard.measured(used(76));
+    assert_eq!(name(guard.node_stop(at(0))), Some("Full"));
+    guard.measured(used(74));
+    assert_eq!(guard.node_stop(at(0)), None);
+}
+
+#[test]
+fn the_node_and_its_inodes_have_a_say() {
+    let mut guard = DiskGuard::default();
+    guard.measured(used(10));
+    guard.set_node_pressure(true);
+    assert_eq!(guard.node_stop(at(0)), Some(Stop::NodePressure));
+    assert!(guard.is_short(at(0)));
+    guard.removed(&key("a"), 1, at(0));
+    guard.removed(&key("a"), 1, at(0));
+    guard.set_node_pressure(false);
+    assert_eq!(guard.node_stop(at(0)), None, "what was removed under pressure is no sign after its end");
+    guard.measured(Some(Usage { inodes_free: 49, ..used(10).unwrap() }));
+    assert_eq!(name(guard.node_stop(at(0))), Some("Inodes"));
+    guard.set_marks(Marks::OFF);
+    guard.set_node_pressure(true);
+    assert_eq!(guard.node_stop(at(0)), None);
+}
+
+#[test]
+fn what_is_no_longer_wanted_is_forgotten() {
+    let mut guard = DiskGuard::default();
+    guard.measured(used(75));
+    guard.removed(&key("a"), 10 * GIB, at(0));
+    guard.began(&key("b"));
+    guard.retain(|key| &*key.canonical == "c");
+    assert_eq!((guard.image_stop(&key("a"), 0, at(0)), guard.known.len(), guard.running.len()), (None, 0, 0));
+}

@@ -1,0 +1,263 @@
+//! The agents of a cluster: their pods by one list, and what one of them answers.
+//!
+//! An agent is asked through the API server's proxy to pods, which needs `get` on `pods/proxy` (the role `prepull-viewer`).
+//! Where the API server cannot reach pods' addresses, a port-forward goes through the kubelet instead, as `kubectl
+//! port-forward` does; it needs `create` on `pods/portforward`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::{Api, Client, api::ListParams, client::Body, core::Status};
+use tokio::time::timeout;
+
+use super::{secrets::patiently, watch::Trouble};
+use crate::{
+    error_text::one_line,
+    fleet::{Agent, Answer, Settings},
+};
+
+/// Pods of a page.
+const PAGE: u32 = 500;
+/// A page takes no longer.
+const PAGE_BOUND: Duration = Duration::from_mins(1);
+/// One way of asking takes no longer; the API server gives up on a dead node by itself after about as long.
+const ASK_BOUND: Duration = Duration::from_secs(15);
+/// Largest answer that is read: 10,000 images have about 7 MB.
+const MOST_BYTES: usize = 32 * 1024 * 1024;
+/// What is asked for.
+const PATH: &str = "/api/v1/images";
+/// The container's name in the manifests.
+const CONTAINER: &str = "prepull";
+
+/// The pods with these labels that a DaemonSet made and that are not about to end.
+pub async fn list(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Agent>, Trouble> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let mut agents = Vec::new();
+    let mut known: HashMap<Settings, Arc<Settings>> = HashMap::new();
+    let mut next: Option<String> = None;
+    loop {
+        let mut params = ListParams::default().labels(selector).limit(PAGE);
+        params.continue_token = next.take();
+        let page = timeout(PAGE_BOUND, patiently(|| pods.list(&params))).await;
+        let page = page.map_err(|_| Trouble::NoAnswer(format!("no page of pods within {} s", PAGE_BOUND.as_secs())))?;
+        match page {
+            Ok(page) => {
+                agents.extend(page.items.into_iter().filter_map(|pod| agent(pod, namespace, &mut known)));
+                next = page.metadata.continue_.filter(|next| !next.is_empty());
+                if next.is_none() {
+                    return Ok(agents);
+                }
+            }
+            // the snapshot that pages come from is gone: from the beginning, so that no pod counts twice
+            Err(kube::Error::Api(status)) if status.code == 410 => agents.clear(),
+            Err(error) => return Err(Trouble::of_request(&error)),
+        }
+    }
+}
+
+fn agent(pod: Pod, namespace: &str, known: &mut HashMap<Settings, Arc<Settings>>) -> Option<Agent> {
+    let meta = pod.metadata;
+    let by_daemon_set = meta.owner_references.iter().flatten().any(|owner| owner.kind == "DaemonSet");
+    if meta.deletion_timestamp.is_some() || !by_daemon_set {
+        return None;
+    }
+    let spec = pod.spec?;
+    let status = pod.status.unwrap_or_default();
+    let container = spec.containers.iter().find(|c| c.name == CONTAINER).or_else(|| spec.containers.first())?;
+    let settings = settings(container, namespace);
+    let settings = known.entry(settings).or_insert_with_key(|s| Arc::new(s.clone())).clone();
+    let conditions = status.conditions.unwrap_or_default();
+    let waiting = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.as_ref());
+    let why = || {
+        let unscheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+        let message = unscheduled.and_then(|c| c.message.as_deref());
+        let reason = waiting.and_then(|w| w.reason.as_deref()).or(status.reason.as_deref());
+        message.or(reason).unwrap_or("it has not started").to_owned()
+    };
+    let phase = status.phase.as_deref().unwrap_or("Unknown");
+    let runs = phase == "Running" && waiting.is_none();
+    Some(Agent {
+        pod: meta.name.unwrap_or_default().into(),
+        uid: meta.uid.unwrap_or_default().into(),
+        node: spec.node_name.unwrap_or_default().into(),
+        ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
+        not_running: (!runs).then(|| one_line(&format!("its agent's pod does not run ({phase}): {}", why()))),
+        settings,
+    })
+}
+
+fn settings(container: &Container, namespace: &str) -> Settings {
+    let mut variables = BTreeMap::new();
+    for variable in container.env.iter().flatten() {
+        let field = || variable.value_from.as_ref()?.field_ref.as_ref().map(|f| f.field_path.as_str());
+        let value = match (&variable.value, field()) {
+            (Some(value), _) => value.clone(),
+            (None, Some("metadata.namespace")) => namespace.to_owned(),
+            (None, _) => continue,
+        };
+        variables.insert(variable.name.clone(), value);
+    }
+    Settings::of(container.args.as_deref().unwrap_or_default(), &variables)
+}
+
+/// Asks agents, and remembers which way to them works.
+pub struct Asker {
+    client: Client,
+    namespace: String,
+    /// The proxy reached nobody where a port-forward did: it is not tried first any more.
+    forward_first: AtomicBool,
+}
+
+/// Why one way did not lead to an answer.
+enum NoWay {
+    /// The API server does not let us.
+    Forbidden(String),
+    /// It does, and did not get there.
+    Unreachable(String),
+    /// Somebody answered, and it was no answer.
+    Wrong(String),
+}
+
+impl NoWay {
+    fn told(self) -> String {
+        match self {
+            Self::Forbidden(text) | Self::Unreachable(text) | Self::Wrong(text) => text,
+        }
+    }
+}
+
+impl Asker {
+    /// Asks agents of this namespace.
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { client, namespace: namespace.to_owned(), forward_first: AtomicBool::new(false) }
+    }
+
+    /// What an agent answers; else in one line why it does not.
+    pub async fn ask(&self, agent: &Agent) -> Result<Answer, String> {
+        if let Some(why) = &agent.not_running {
+            return Err(why.clone());
+        }
+        let forward_first = self.forward_first.load(Ordering::Relaxed);
+        let first = if forward_first { self.forwarded(agent).await } else { self.proxied(agent).await };
+        let proxy = match first {
+            Ok(answer) => return Ok(answer),
+            Err(NoWay::Unreachable(why)) if !forward_first => why,
+            Err(other) => return Err(other.told()),
+        };
+        match self.forwarded(agent).await {
+            Ok(answer) => {
+                self.forward_first.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Err(NoWay::Wrong(why)) => Err(why),
+            Err(NoWay::Forbidden(_)) => {
+                Err(format!("{proxy}; a port-forward would need create on pods/portforward, which is not granted"))
+            }
+            Err(NoWay::Unreachable(why)) => Err(format!("{proxy}; nor by a port-forward: {why}")),
+        }
+    }
+
+    /// Through the API server's proxy.
+    async fn proxied(&self, agent: &Agent) -> Result<Answer, NoWay> {
+        let uri =
+            format!("/api/v1/namespaces/{}/pods/{}:{}/proxy{PATH}", self.namespace, agent.pod, agent.settings.port);
+        let request = http::Request::get(uri)
+            .header(http::header::ACCEPT, "application/json")
+            .body(Body::empty())
+            .map_err(|e| NoWay::Wrong(e.to_string()))?;
+        let exchange = async {
+            let answer = self.client.send(request).await;
+            let answer = answer.map_err(|e| NoWay::Unreachable(Trouble::of_request(&e).to_string()))?;
+            let code = answer.status();
+            let body = bounded(answer.into_body()).await?;
+            match code.as_u16() {
+                200 => Answer::parse(&body).map_err(NoWay::Wrong),
+                401 | 403 => Err(NoWay::Forbidden(format!(
+                    "the API server refuses to ask it: {}; grant get on pods/proxy (the role prepull-viewer)",
+                    said(&body)
+                ))),
+                404 => Err(NoWay::Wrong("what answers is no agent of prepull (404)".to_owned())),
+                _ => Err(NoWay::Unreachable(format!("the API server cannot reach it: {}", said(&body)))),
+            }
+        };
+        timeout(ASK_BOUND, exchange).await.unwrap_or_else(|_| {
+            Err(NoWay::Unreachable(format!(
+                "the API server cannot reach it: no answer within {} s; its node may be down",
+                ASK_BOUND.as_secs()
+            )))
+        })
+    }
+
+    /// Through the kubelet.
+    async fn forwarded(&self, agent: &Agent) -> Result<Answer, NoWay> {
+        let port = agent.settings.port;
+        let unreachable = |why: &dyn std::fmt::Display| NoWay::Unreachable(one_line(&why.to_string()));
+        let exchange = async {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+            let mut forward = pods.portforward(&agent.pod, &[port]).await.map_err(|error| match &error {
+                kube::Error::Api(status) if status.code == 403 => NoWay::Forbidden(one_line(&status.message)),
+                kube::Error::UpgradeConnection(kube::client::UpgradeConnectionError::ProtocolSwitch(code))
+                    if code.as_u16() == 403 =>
+                {
+                    NoWay::Forbidden("create on pods/portforward is not granted".to_owned())
+                }
+                other => unreachable(other),
+            })?;
+            let stream = forward.take_stream(port).ok_or_else(|| unreachable(&"no stream came"))?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
+            let asked = async {
+                let request = http::Request::get(PATH)
+                    .header(http::header::HOST, "localhost")
+                    .header(http::header::ACCEPT, "application/json")
+                    .body(Empty::<bytes::Bytes>::new())
+                    .map_err(|e| NoWay::Wrong(e.to_string()))?;
+                let answer = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
+                if answer.status() != http::StatusCode::OK {
+                    return Err(NoWay::Wrong(format!("what answers is no agent of prepull ({})", answer.status())));
+                }
+                Answer::parse(&bounded(answer.into_body()).await?).map_err(NoWay::Wrong)
+            };
+            tokio::select! {
+                answer = asked => answer,
+                // the connection ends before the answer was whole
+                ended = connection => Err(unreachable(&ended.err().map_or_else(
+                    || "the connection ended".to_owned(), |e| e.to_string()))),
+            }
+        };
+        timeout(ASK_BOUND, exchange)
+            .await
+            .unwrap_or_else(|_| Err(unreachable(&format!("no answer within {} s", ASK_BOUND.as_secs()))))
+    }
+}
+
+async fn bounded<B>(body: B) -> Result<bytes::Bytes, NoWay>
+where
+    B: http_body_util::BodyExt<Data = bytes::Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, MOST_BYTES).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
+            Err(NoWay::Wrong(format!("its answer is longer than {} MiB, and was not read", MOST_BYTES / 1024 / 1024)))
+        }
+        Err(e) => Err(NoWay::Unreachable(one_line(&format!("its answer broke off: {e}")))),
+    }
+}
+
+/// What the API server says for itself: its own message, else the beginning of what came.
+fn said(body: &[u8]) -> String {
+    let message = serde_json::from_slice::<Status>(body).map(|status| status.message).unwrap_or_default();
+    let text =
+        if message.is_empty() { String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned() } else { message };
+    one_line(text.trim())
+}

@@ -1,0 +1,330 @@
+//! `prepull status` against an API server whose pods, lists and agents a test makes up: what is asked, what is shown, what
+//! is waited for, and what becomes of hostile and missing answers. tests/cluster has the same on real nodes.
+
+mod support;
+
+use std::{
+    fs,
+    process::Output,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{Method, StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use prepull::list::revision;
+use serde_json::{Value, json};
+use support::background::Background;
+
+/// An API server's answer for one agent.
+#[derive(Debug, Clone)]
+enum Says {
+    Warm(&'static str),
+    Cold(&'static str),
+    /// A status of the proxy instead of the agent's answer.
+    Refused(u16),
+    /// Whatever this is.
+    Text(String),
+    /// Nothing, ever.
+    Silence,
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    name: &'static str,
+    ready: bool,
+    says: Says,
+}
+
+#[derive(Default)]
+struct World {
+    nodes: Vec<Node>,
+    list: Option<&'static str>,
+    args: Vec<&'static str>,
+    /// Everything that was asked for.
+    asked: Vec<String>,
+    /// Pods of a page.
+    page: usize,
+}
+
+struct Cluster {
+    world: Arc<Mutex<World>>,
+    folder: tempfile::TempDir,
+    _background: Background,
+}
+
+const FIRST: &str = "images: [shop/web:1]";
+const SECOND: &str = "images: [shop/web:1, shop/web:2]";
+
+fn node(name: &'static str, ready: bool, says: Says) -> Node {
+    Node { name, ready, says }
+}
+
+impl Cluster {
+    fn start(nodes: Vec<Node>) -> Result<Self> {
+        let args = vec!["agent", "--configmap=$(POD_NAMESPACE)/$(CONFIGMAP_NAME)"];
+        let world = World { nodes, list: Some(FIRST), args, page: 500, ..World::default() };
+        let world = Arc::new(Mutex::new(world));
+        let background = Background::start("api-server")?;
+        let (listener, address) = background.listen()?;
+        let router = Router::new().fallback(answer).with_state(world.clone());
+        background.spawn(async move {
+            // it ends only with its runtime
+            let _ = axum::serve(listener, router).await;
+        });
+        let folder = tempfile::tempdir()?;
+        let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]});
+        fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string())?;
+        Ok(Self { world, folder, _background: background })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut World)) {
+        change(&mut self.world.lock().unwrap());
+    }
+
+    fn asked(&self, what: &str) -> usize {
+        self.world.lock().unwrap().asked.iter().filter(|path| path.contains(what)).count()
+    }
+
+    async fn status(&self, arguments: &[&str]) -> Result<Said> {
+        let command = tokio::process::Command::new(env!("CARGO_BIN_EXE_prepull"))
+            .arg("status")
+            .args(arguments)
+            .env("PREPULL_KUBECONFIG", self.folder.path().join("kubeconfig"))
+            .kill_on_drop(true)
+            .output();
+        let Output { status, stdout, stderr } = tokio::time::timeout(Duration::from_mins(2), command).await??;
+        Ok(Said { code: status.code(), out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)? })
+    }
+}
+
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn ends(self, code: i32) -> Result<Self> {
+        ensure!(self.code == Some(code), "{self:#?}");
+        Ok(self)
+    }
+
+    fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.out).with_context(|| format!("{self:#?}"))
+    }
+}
+
+async fn answer(State(world): State<Arc<Mutex<World>>>, method: Method, uri: Uri) -> Response {
+    let path = uri.path().to_owned();
+    let says = {
+        let mut world = world.lock().unwrap();
+        world.asked.push(format!("{method} {uri}"));
+        if path == "/api/v1/namespaces/prepull/pods" {
+            return pods(&world, uri.query().unwrap_or_default()).into_response();
+        }
+        if path == "/api/v1/namespaces/prepull/configmaps/prepull" {
+            return match world.list {
+                Some(list) => json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "prepull", "namespace": "prepull"},
+                    "data": {"images.yaml": list}})
+                .to_string()
+                .into_response(),
+                None => status(404, "configmaps \"prepull\" not found"),
+            };
+        }
+        let pod = path.strip_prefix("/api/v1/namespaces/prepull/pods/prepull-").and_then(|rest| rest.split_once(':'));
+        let node = pod.and_then(|(name, _)| world.nodes.iter().find(|n| n.name == name));
+        match node {
+            Some(node) if path.ends_with(":9797/proxy/api/v1/images") => node.says.clone(),
+            _ => return status(403, "forbidden: nobody granted this"),
+        }
+    };
+    let agent = |list: &str, warm: bool| {
+        let image = if warm {
+            json!({"image": "shop/web:1", "state": "Present", "digest": "sha256:1"})
+        } else {
+            json!({"image": "shop/web:1", "state": "BackOff", "class": "NotFound", "message": "no such tag", "remedy": "Push it."})
+        };
+        json!({"warm": warm, "notWarmReason": if warm { "" } else { "0 of 1 required images are in the store" },
+            "lists": [{"source": "prepull/prepull", "revision": revision(list)}], "images": [image]})
+        .to_string()
+        .into_response()
+    };
+    match says {
+        Says::Warm(list) => agent(list, true),
+        Says::Cold(list) => agent(list, false),
+        Says::Refused(code) => {
+            status(code, "error trying to reach service: dial tcp 10.0.0.9:9797: connect: no route to host")
+        }
+        Says::Text(text) => text.into_response(),
+        Says::Silence => std::future::pending().await,
+    }
+}
+
+fn status(code: u16, message: &str) -> Response {
+    let body = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": message,
+        "reason": if code == 404 { "NotFound" } else { "Forbidden" }});
+    (StatusCode::from_u16(code).unwrap(), Body::from(body.to_string())).into_response()
+}
+
+/// A page of pods, from the one that `continue` says.
+fn pods(world: &World, query: &str) -> String {
+    let from: usize = query.split('&').find_map(|p| p.strip_prefix("continue=")?.parse().ok()).unwrap_or(0);
+    let next = from + world.page;
+    let pod = |node: &Node| {
+        json!({"metadata": {"name": format!("prepull-{}", node.name), "uid": node.name, "namespace": "prepull",
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "prepull", "uid": "d"}]},
+        "spec": {"nodeName": node.name, "containers": [{"name": "prepull", "image": "i", "args": world.args,
+            "env": [{"name": "CONFIGMAP_NAME", "value": "prepull"},
+                {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}]}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": if node.ready { "True" } else { "False" }}]}})
+    };
+    let items: Vec<Value> = world.nodes.iter().skip(from).take(world.page).map(pod).collect();
+    let metadata = if next < world.nodes.len() { json!({"continue": next.to_string()}) } else { json!({}) };
+    json!({"apiVersion": "v1", "kind": "PodList", "metadata": metadata, "items": items}).to_string()
+}
+
+#[tokio::test]
+async fn only_who_is_not_ready_is_asked() -> Result<()> {
+    let nodes = vec![
+        node("a", true, Says::Warm(FIRST)),
+        node("b", false, Says::Cold(FIRST)),
+        node("c", true, Says::Warm(FIRST)),
+    ];
+    let cluster = Cluster::start(nodes)?;
+    let said = cluster.status(&[]).await?.ends(1)?;
+    ensure!(said.out.starts_with("2 of 3 nodes warm; 1 agents asked, 2 ready ones not asked"), "{said:#?}");
+    ensure!(said.out.contains("NotFound on 1") && said.out.contains("Push it."), "{said:#?}");
+    ensure!(cluster.asked("/proxy/") == 1, "not only b was asked");
+    let all = cluster.status(&["--all", "-o", "json"]).await?.ends(1)?.json()?;
+    ensure!(all["warm"] == 2 && all["asked"] == 3 && all["images"][0]["present"] == 2, "{all:#}");
+    let nodes = cluster.status(&["--nodes"]).await?.ends(1)?;
+    ensure!(nodes.out.contains("NODE") && nodes.out.contains("0 of 1 required images"), "{nodes:#?}");
+    // where pods are ready whether warm or not, being ready says nothing
+    cluster.change(|world| world.args.push("--ready-when=running"));
+    let running = cluster.status(&["-o", "json"]).await?.ends(1)?.json()?;
+    ensure!(running["asked"] == 3, "{running:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_warm_cluster_is_status_0_and_pages_are_put_together() -> Result<()> {
+    let names: Vec<&'static str> = (0..7).map(|n| &*format!("n{n}").leak()).collect();
+    let cluster = Cluster::start(names.iter().map(|name| node(name, true, Says::Warm(FIRST))).collect())?;
+    cluster.change(|world| world.page = 3);
+    let said = cluster.status(&["-o", "json"]).await?.ends(0)?.json()?;
+    ensure!(said["agents"] == 7 && said["warm"] == 7 && said["notAsked"] == 7, "{said:#}");
+    ensure!(cluster.asked("continue=") == 2, "the pages were not asked for one after the other");
+    Ok(())
+}
+
+#[tokio::test]
+async fn waiting_ends_when_every_agent_has_the_list_as_it_is_now() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", true, Says::Warm(FIRST)), node("b", true, Says::Warm(FIRST))])?;
+    // the edit: both pods are still ready, and no agent has the new list
+    cluster.change(|world| world.list = Some(SECOND));
+    let waiting = cluster.status(&["--wait", "--timeout=50s"]);
+    let edit = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.change(|world| world.nodes[0].says = Says::Warm(SECOND));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.change(|world| world.nodes[1].says = Says::Cold(SECOND));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.change(|world| world.nodes[1].says = Says::Warm(SECOND));
+        Ok(())
+    };
+    let (said, ()) = tokio::try_join!(waiting, edit)?;
+    let said = said.ends(0)?;
+    ensure!(said.err.contains("0 of 2 nodes warm with the lists as they are now; waiting for a, b"), "{said:#?}");
+    ensure!(said.err.contains("1 of 2 nodes warm with the lists as they are now; waiting for b"), "{said:#?}");
+    ensure!(said.out.contains("2 of 2 agents that answered follow it"), "{said:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_has_proved_it_is_not_asked_again() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", true, Says::Warm(FIRST)), node("b", false, Says::Cold(FIRST))])?;
+    cluster.status(&["--wait", "--timeout=7s"]).await?.ends(1)?;
+    let (a, b) = (cluster.asked("/pods/prepull-a:"), cluster.asked("/pods/prepull-b:"));
+    ensure!(a == 1 && b > 1, "a was asked {a} times, b {b} times");
+    Ok(())
+}
+
+#[tokio::test]
+async fn dead_nodes_are_named_apart_and_count() -> Result<()> {
+    let nodes = vec![
+        node("a", true, Says::Warm(FIRST)),
+        node("b", false, Says::Refused(503)),
+        node("c", false, Says::Refused(403)),
+    ];
+    let cluster = Cluster::start(nodes)?;
+    let said = cluster.status(&["--all"]).await?.ends(1)?;
+    ensure!(said.out.contains("NO ANSWER") && said.out.contains("no route to host"), "{said:#?}");
+    ensure!(said.out.contains("grant get on pods/proxy (the role prepull-viewer)"), "{said:#?}");
+    ensure!(cluster.asked("/portforward") == 1, "a port-forward is for agents that the proxy does not reach");
+    let said = cluster.status(&["--wait", "--timeout=3s"]).await?.ends(1)?;
+    ensure!(said.err.contains("no answer from b, c") && said.err.contains("not warm within 3 s"), "{said:#?}");
+    cluster.status(&["--wait", "--min-warm=33%", "--timeout=20s"]).await?.ends(0)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_that_nobody_can_follow_is_not_waited_for() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", true, Says::Warm(FIRST))])?;
+    cluster.change(|world| world.list = Some("images: ["));
+    let said = cluster.status(&["--wait", "--timeout=60s"]).await?.ends(1)?;
+    ensure!(said.out.contains("cannot be used as it is now"), "{said:#?}");
+    cluster.change(|world| world.list = None);
+    let said = cluster.status(&["--wait", "--timeout=60s"]).await?.ends(1)?;
+    ensure!(said.out.contains("there is no ConfigMap prepull/prepull"), "{said:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn hostile_answers_are_text_and_bounded() -> Result<()> {
+    let images = json!([{"image": "evil\u{1b}[2J\nname", "state": "BackOff", "class": "C\u{202e}x", "message": "m\u{7}", "remedy": "r"}]);
+    let evil = json!({"warm": false, "notWarmReason": "\u{1b}]0;x\u{7}", "lists": [], "images": images}).to_string();
+    let long = format!("{{\"warm\": true, \"images\": [], \"x\": \"{}\"}}", "y".repeat(33 << 20));
+    let nodes = vec![
+        node("a", false, Says::Text(evil)),
+        node("b", false, Says::Text("<html>no</html>".to_owned())),
+        node("c", false, Says::Text(long)),
+    ];
+    let said = Cluster::start(nodes)?.status(&[]).await?.ends(1)?;
+    ensure!(!said.out.chars().any(|c| c != '\n' && c.is_control()), "{said:#?}");
+    ensure!(said.out.contains("what answers is no agent of prepull"), "{said:#?}");
+    ensure!(said.out.contains("longer than 32 MiB"), "{said:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_says_nothing_holds_nobody_up_for_long() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", false, Says::Silence), node("b", false, Says::Cold(FIRST))])?;
+    let began = std::time::Instant::now();
+    let said = cluster.status(&[]).await?.ends(1)?;
+    ensure!(said.out.contains("no answer within 15 s; its node may be down"), "{said:#?}");
+    ensure!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_agents_and_wrong_usage_are_said() -> Result<()> {
+    let cluster = Cluster::start(vec![])?;
+    let said = cluster.status(&[]).await?.ends(1)?;
+    ensure!(said.out.contains("no agent in namespace prepull"), "{said:#?}");
+    cluster.status(&["--min-warm=101%"]).await?.ends(2)?;
+    cluster.status(&["--timeout=1h"]).await?.ends(2)?;
+    let said = cluster.status(&["-n", "elsewhere"]).await?.ends(1)?;
+    ensure!(said.err.contains("may not be listed") && said.err.contains("prepull-viewer"), "{said:#?}");
+    Ok(())
+}
