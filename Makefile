@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generated picture bench parallelism conformance fuzz faults kill soak screenshots idle static sbom clean
+.PHONY: help demo test lint generated picture bench parallelism sim conformance fuzz faults kill soak screenshots idle static sbom clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -54,6 +54,9 @@ parallelism: ## time to warm at every number of pulls at once against `auto`, on
 	@PREPULL_BIN="$${PREPULL_BIN:-$(TARGET)/release/prepull}" PREPULL_BENCH_OUTPUT="$(TARGET)/parallelism.jsonl" \
 	  PREPULL_BENCH_ROUNDS=$(PARALLELISM_ROUNDS) $(CARGO) bench --quiet --bench parallelism
 	@hack/parallelism-report "$(TARGET)/parallelism.jsonl"
+
+sim: ## up to 20,000 simulated nodes with the agent's own planner, budget and spread; writes docs/scaling.md and its pictures
+	@PREPULL_SIM_WRITE=1 $(CARGO) bench --quiet --bench sim
 
 # how long the agent in a cluster is watched; the server ends a watch after about 290 s, and the agent begins it again
 IDLE_SECONDS ?= 600

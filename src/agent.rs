@@ -1,6 +1,7 @@
 //! The daemon: wires list sources, runtime, keeper and HTTP together. ARCHITECTURE.md draws the tasks and channels.
 
 mod attempt;
+mod budget;
 mod cleanup;
 pub mod cluster;
 mod disk;

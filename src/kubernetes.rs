@@ -13,6 +13,7 @@ pub mod node;
 mod pace;
 pub mod rotation;
 pub mod secrets;
+pub mod slots;
 pub mod wanted;
 pub mod watch;
 pub mod workloads;

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod backoff;
+pub mod budget;
 pub mod cli;
 pub mod clock;
 pub mod containerd;

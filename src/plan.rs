@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
+    budget,
     clock::Moment,
     cooldown::{Admission, Cooldowns},
     desired::{Desired, Target},
@@ -34,6 +35,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// The next moment at which waiting ends by itself.
     pub wake: Option<Moment>,
+    /// Something begins, or would if the node held a slot of `pullingNodes`.
+    pub wants_slot: bool,
     /// Whether the disk and its load are to be looked at first: something that could begin was neither started nor held.
     pub measure: bool,
     /// What the disk has room for.
@@ -56,6 +59,8 @@ pub struct Gates {
     pub runtime_ready: bool,
     /// Nothing begins before this moment, for the list's spread.
     pub spread_until: Option<Moment>,
+    /// Whether `pullingNodes` lets this node pull.
+    pub slot: budget::Admission,
     /// No pull begins while the disks are busier than this, in percent.
     pub max_io_pressure: Option<f64>,
     /// How busy they are, where that can be seen.
@@ -112,13 +117,18 @@ pub fn plan(
             Due::No => {}
             Due::At(moment) => plan.wake_at(moment),
             Due::Now => match admit(target, cooldowns, &disk, gates, &busy, (most, most_each), now) {
-                Ok(()) if !fresh => plan.measure = true,
+                Ok(()) if !fresh => {
+                    plan.wants_slot = true;
+                    plan.measure = true;
+                }
                 Ok(()) => {
+                    plan.wants_slot = true;
                     busy.add(target.image.registry());
                     disk.add(target);
                     plan.actions.push(Action::Start(index));
                 }
                 Err((why, until)) => {
+                    plan.wants_slot |= why == Wait::Budget;
                     if matches!(why, Wait::Disk | Wait::IoPressure) {
                         plan.measure_again(gates, now);
                     }
@@ -209,6 +219,10 @@ fn admit(
     }
     if busy.total >= most || here >= most_each {
         return Err((Wait::Queue, None));
+    }
+    // last: a slot is wanted only for what could begin with it
+    if !gates.slot.admits(now) {
+        return Err((Wait::Budget, None));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ pub use warmth::Warmth;
 
 use crate::{
     backoff,
+    budget::Admission,
     clock::Moment,
     cooldown::{Cooldowns, Refused},
     desired::{Desired, RowKind, Target, TargetKey},
@@ -204,6 +205,11 @@ impl Stock {
     /// Lets nothing begin before a moment, for the spread of an edit.
     pub fn spread(&mut self, until: Moment) {
         self.gates.spread_until = Some(until);
+    }
+
+    /// Lets pulls begin, or not, for `pullingNodes`.
+    pub fn slot(&mut self, admission: Admission) {
+        self.gates.slot = admission;
     }
 
     /// The runtime answered. What an earlier pull ended with since the look began is newer than the look.

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    budget::{Answer, Ask},
     node_view::NodeView,
     pull_secrets::{Fingerprint, NoCluster, ObjectKey, PullSecrets},
 };
@@ -19,6 +20,8 @@ pub enum News {
     Node(NodeView),
     /// How a watched Secret or service account looks.
     Object(ObjectKey, Fingerprint),
+    /// What came of a request about a slot of `pullingNodes`.
+    Slot(Answer),
 }
 
 /// What the keeper wants to hear of. Nothing else is asked for.
@@ -34,20 +37,39 @@ pub struct Needs {
 pub struct Cluster {
     news: mpsc::Receiver<News>,
     needs: watch::Sender<Needs>,
+    /// Requests about slots; none where no API server is.
+    asks: Option<mpsc::Sender<Ask>>,
     pull_secrets: Arc<dyn PullSecrets>,
+}
+
+/// The ends of the tasks that talk to the API server.
+#[derive(Debug)]
+pub struct Ends {
+    /// What it told.
+    pub news: mpsc::Sender<News>,
+    /// What the keeper wants to hear of.
+    pub needs: watch::Receiver<Needs>,
+    /// What the keeper asks about slots, one at a time.
+    pub asks: mpsc::Receiver<Ask>,
 }
 
 impl Cluster {
     /// The ends, and those of the tasks that talk to the API server.
-    pub fn new(pull_secrets: Arc<dyn PullSecrets>) -> (Self, mpsc::Sender<News>, watch::Receiver<Needs>) {
+    pub fn new(pull_secrets: Arc<dyn PullSecrets>) -> (Self, Ends) {
         let (sender, news) = mpsc::channel(QUEUE);
         let (needs, receiver) = watch::channel(Needs::default());
-        (Self { news, needs, pull_secrets }, sender, receiver)
+        let (asks, asked) = mpsc::channel(1);
+        (Self { news, needs, asks: Some(asks), pull_secrets }, Ends { news: sender, needs: receiver, asks: asked })
     }
 
     /// Nobody is there.
     pub fn none() -> Self {
-        Self::new(Arc::new(NoCluster)).0
+        Self { asks: None, ..Self::new(Arc::new(NoCluster)).0 }
+    }
+
+    /// Where requests about slots go.
+    pub(super) fn asks(&mut self) -> Option<mpsc::Sender<Ask>> {
+        self.asks.take()
     }
 
     /// The next news; none where nobody is there.

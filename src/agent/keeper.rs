@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     ReadyWhen, Reporter,
     attempt::{self, Attempt, Done},
+    budget::NodeBudget,
     cluster::{Cluster, News, replace_if_new},
     disk::{Disk, Measured},
     link::LinkEvent,
@@ -29,6 +30,7 @@ use super::{
     store_events::{Listening, StoreNews},
 };
 use crate::{
+    budget::Need,
     clock::{Clock, Moment},
     credentials::lookup::Credentials,
     desired::{Desired, TargetKey},
@@ -96,6 +98,7 @@ pub struct Keeper<R> {
     node_problem: Option<String>,
     sources: Sources,
     cluster: Cluster,
+    budget: NodeBudget,
     rotation: Rotation,
     metrics: Metrics,
     clock: Clock,
@@ -128,11 +131,13 @@ pub struct Keeper<R> {
 
 impl<R: Reporter> Keeper<R> {
     /// With nothing known yet.
-    pub fn new(settings: Settings, metrics: Metrics, clock: Clock, reporter: R) -> Self {
+    pub fn new(mut settings: Settings, metrics: Metrics, clock: Clock, reporter: R) -> Self {
+        let node_name: Arc<str> = settings.node.name.as_str().into();
         // where each image has one attempt, none waits for another one's registry
         let stock = Stock::new(settings.once.is_none_or(|o| o.retry_until.is_some()));
         Self {
-            node_name: settings.node.name.as_str().into(),
+            budget: NodeBudget::new(node_name.clone(), settings.cluster.asks()),
+            node_name,
             node: settings.node,
             ready_when: settings.ready_when,
             node_problem: None,
@@ -222,6 +227,7 @@ impl<R: Reporter> Keeper<R> {
             // the runtime hears of it by the connection, which needs a moment to say so
             sleep(FAREWELL).await;
         }
+        self.budget.give_back(&mut self.cluster, self.clock).await;
         status
     }
 
@@ -241,10 +247,11 @@ impl<R: Reporter> Keeper<R> {
     fn turn(&mut self) {
         let now = self.clock.now();
         self.stock.allow(self.parallelism.number());
+        let cap = self.stock.desired().limits.pulling_nodes;
+        self.stock.slot(self.budget.admission(cap));
         let plan = self.stock.plan(now);
         let deadline = self.once.and_then(|once| once.retry_until);
         let over = deadline.is_some_and(|until| now >= until);
-        self.wake = [plan.wake, deadline.filter(|_| !over)].into_iter().flatten().min();
         for action in plan.actions {
             match action {
                 Action::Start(_) if over => {}
@@ -253,6 +260,10 @@ impl<R: Reporter> Keeper<R> {
                 Action::Hold(..) => {}
             }
         }
+        let need = Need { cap, wants: plan.wants_slot, pulling: !self.pulling.is_empty() };
+        let budget = self.budget.turned(need, now);
+        self.wake = [plan.wake, deadline.filter(|_| !over), budget].into_iter().flatten().min();
+        self.budget.tell_problem(&self.sources, &mut self.reporter);
         if plan.measure {
             self.measure();
         }
@@ -363,6 +374,7 @@ impl<R: Reporter> Keeper<R> {
     fn cluster_news(&mut self, news: News) {
         match news {
             News::Node(view) => self.node(&view),
+            News::Slot(answer) => self.budget.answered(answer, self.clock.now()),
             News::Object(key, fingerprint) => {
                 let now = self.clock.now();
                 for target in self.rotation.told(&key, fingerprint, now) {
@@ -521,7 +533,9 @@ impl<R: Reporter> Keeper<R> {
         if !self.stock.list_read() {
             warmth.reason = self.sources.unread().unwrap_or(warmth.reason);
         }
-        if let Some(problem) = self.runtime_problem.as_ref().or(self.look_problem.as_ref()).filter(|_| !warmth.warm) {
+        let budget_problem = self.budget.problem();
+        let problem = self.runtime_problem.as_ref().or(self.look_problem.as_ref()).or(budget_problem.as_ref());
+        if let Some(problem) = problem.filter(|_| !warmth.warm) {
             warmth.reason = format!("{}; {problem}", warmth.reason);
         }
         warmth
@@ -543,6 +557,7 @@ impl<R: Reporter> Keeper<R> {
             lists_rejected: i64::try_from(self.sources.rejected()).unwrap_or(i64::MAX),
             ..Status::of(&self.stock, self.warmth(), &self.node_name, self.clock.now(), SystemTime::now())
         };
+        self.budget.explain(&self.sources, &mut status);
         status.add_problems(&self.stock, |key| self.credential_problems.of(key));
         self.pins.add_to(&mut status, &self.stock);
         status.add_progress(&self.stock, self.progress.node(), |key| self.progress.of(key));

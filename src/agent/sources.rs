@@ -149,6 +149,12 @@ impl Sources {
         rows
     }
 
+    /// The lists in force that ask for a cap on the nodes that pull.
+    pub(super) fn with_cap(&self) -> impl Iterator<Item = &Arc<str>> {
+        let caps = |source: &Source| source.list.as_ref().is_some_and(|l| l.list.limits.pulling_nodes.is_some());
+        self.all().filter(move |(_, source)| caps(source)).map(|(name, _)| name)
+    }
+
     /// How many sources told something last that cannot be used. One that is only out of reach told nothing.
     pub(super) fn rejected(&self) -> usize {
         let lists = self.all().filter(|(_, source)| source.rejected).count();

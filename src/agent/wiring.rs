@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     ReadyWhen,
-    cluster::Cluster,
+    cluster::{Cluster, Ends},
     lists::{self, ListUpdate},
     sources::SourceNames,
     telling::ClusterReporter,
@@ -20,6 +20,7 @@ use crate::{
         gate::{Gate, OwnPod},
         node, rotation,
         secrets::ClusterSecrets,
+        slots,
         writes::Writer,
     },
     node_view::NodeView,
@@ -77,9 +78,11 @@ pub(super) fn cluster(
     options: ClusterOptions,
 ) -> (Cluster, ClusterReporter) {
     let ClusterOptions { pod, writes, startup_taint, startup_taint_timeout, readiness_gate } = options;
-    let (cluster, news, needs) = Cluster::new(Arc::new(ClusterSecrets::new(client.clone())));
+    let (cluster, Ends { news, needs, asks }) = Cluster::new(Arc::new(ClusterSecrets::new(client.clone())));
     let (reporter, notices, reports) = ClusterReporter::new();
     let (seen, view) = watch::channel(NodeView::default());
+    let namespace = pod.as_ref().map_or_else(|| client.default_namespace().to_owned(), |pod| pod.namespace.clone());
+    tokio::spawn(slots::run(client.clone(), namespace, node.to_owned(), asks, news.clone()));
     tokio::spawn(rotation::follow(client.clone(), needs.clone(), news.clone()));
     tokio::spawn(node::follow(client.clone(), node.to_owned(), writes.any(), needs, news, seen));
     let subjects = Subjects { pod: pod.clone(), node: writes.any().then(|| (node.to_owned(), view.clone())) };

@@ -58,10 +58,21 @@ fn report(source: String, text: &str) -> Report {
         revision: revision(text),
         valid: problems.is_empty(),
         problems,
-        notes: list.notes(),
+        notes: notes(&list),
         images: Meaning::of_all(&list.entries),
         limits: LimitsMeaning::of(&list.limits),
     }
+}
+
+/// What the author should know beside what the list itself tells.
+fn notes(list: &ImageList) -> Vec<String> {
+    let cap = list.limits.pulling_nodes.map(|cap| {
+        format!(
+            "limits.pullingNodes needs the slots prepull-slot-0 to prepull-slot-{} of component cluster-wide-cap, and has no effect where the agent reads its list from a file (--images)",
+            cap.saturating_sub(1)
+        )
+    });
+    list.notes().into_iter().chain(cap).collect()
 }
 
 /// Which entry a problem is about.

@@ -119,7 +119,7 @@ const FIELDS: &[&str] = &[
 ];
 
 /// Those of the fields that nothing obeys yet, by their paths.
-const WITHOUT_EFFECT: &[&str] = &["limits.pullingNodes"];
+const WITHOUT_EFFECT: &[&str] = &[];
 
 /// Most pulls at once that a list may ask for.
 const MOST_PULLS: i64 = 64;

@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use super::*;
 use crate::{
     backoff::IMAGE,
+    budget::Admission,
     cooldown::Refused,
     desired::SourcedList,
     disk_guard::{Marks, Usage},
@@ -78,6 +79,29 @@ fn spread_holds_everything_until_its_moment() {
 }
 
 #[test]
+fn a_slot_is_wanted_only_for_what_could_begin() {
+    let wanted = desired("images: [a.io/x:1, b.io/y:1]");
+    let (states, none, guard) = ([queued(), queued()], Cooldowns::default(), DiskGuard::default());
+    let planned = |cooldowns: &Cooldowns, slot, spread_until, now| {
+        let gates = Gates { slot, spread_until, ..ready(now) };
+        guarded(&wanted, &states, cooldowns, &guard, gates, now)
+    };
+    let waits = planned(&none, Admission::Closed, None, 5);
+    assert_eq!(waits.actions, [Action::Hold(0, Wait::Budget), Action::Hold(1, Wait::Budget)]);
+    assert!(waits.wants_slot);
+    let held = Admission::Until(at(9));
+    assert_eq!(planned(&none, held, None, 8).actions, [Action::Start(0), Action::Start(1)]);
+    assert_eq!(planned(&none, held, None, 9).actions, waits.actions, "a slot that is not renewed ends");
+    assert!(!planned(&none, Admission::Closed, Some(at(20)), 5).wants_slot);
+    let mut cooling = Cooldowns::default();
+    for target in &wanted.targets {
+        cooling.failed(target.image.registry(), at(0), at(0), 0.0);
+    }
+    assert!(!planned(&cooling, Admission::Closed, None, 5).wants_slot);
+    assert!(planned(&cooling, Admission::Closed, None, 10).wants_slot);
+}
+
+#[test]
 fn a_cooling_registry_lets_nothing_begin_and_then_one() {
     let wanted = desired("images: [a.io/x:1, a.io/y:1, b.io/z:1]");
     let mut cooldowns = Cooldowns::default();
@@ -104,7 +128,7 @@ fn backoff_and_refresh_wake_the_plan() {
     assert_eq!(planned(&wanted, &states, &Cooldowns::default(), 1), Plan { wake: Some(at(10)), ..Plan::default() });
     assert_eq!(
         planned(&wanted, &states, &Cooldowns::default(), 12),
-        Plan { actions: vec![Action::Start(0)], wake: Some(at(35)), ..Plan::default() }
+        Plan { actions: vec![Action::Start(0)], wake: Some(at(35)), wants_slot: true, ..Plan::default() }
     );
     assert_eq!(planned(&wanted, &states, &Cooldowns::default(), 35).actions, [Action::Start(0), Action::Start(1)]);
 }

@@ -14,7 +14,7 @@ use crate::{
 /// Where the base installs.
 pub(crate) const NAMESPACE: &str = "prepull";
 /// What an installation is made of, apart from its namespace.
-const KINDS: &str = "daemonsets,cronjobs,networkpolicies,roles,rolebindings,clusterroles,clusterrolebindings,\
+const KINDS: &str = "daemonsets,cronjobs,leases,networkpolicies,roles,rolebindings,clusterroles,clusterrolebindings,\
     validatingadmissionpolicies,validatingadmissionpolicybindings";
 
 impl Kube {

@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cap;
 mod chart;
 mod discovery;
 mod disk;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         trial("outages::of_the_api_server_in_a_pull", parts::cluster(), outages::api_server),
         trial("outages::of_the_agent_in_a_pull", parts::cluster(), outages::pod_deleted),
         trial("outages::of_a_nodes_runtime", parts::cluster(), outages::runtime),
+        trial("cap::one_node_after_another", parts::cluster(), cap::one_after_another),
         trial("secrets::a_new_password_is_tried_at_once", parts::cluster(), secrets::rotated),
         trial("secrets::of_a_service_account", parts::cluster(), secrets::service_account),
         trial("secrets::of_another_namespace_are_out_of_reach", parts::cluster(), secrets::team),

@@ -79,8 +79,11 @@ pub(crate) async fn components(part: ClusterPart) -> Result<()> {
     kube.namespace("team-a")?;
     let secrets =
         ["secrets [] [registry-credentials] [get list watch]", "serviceaccounts [] [default] [get list watch]"];
+    let slots = (0..50).map(|slot| format!("prepull-slot-{slot}")).collect::<Vec<_>>().join(" ");
+    let leases = format!("leases.coordination.k8s.io [] [{slots}] [get update]");
     // component, namespace, what comes to the base's rights there
-    let cases: [(&str, &str, Vec<&str>); 9] = [
+    let cases: [(&str, &str, Vec<&str>); 10] = [
+        ("cluster-wide-cap", NAMESPACE, vec![&leases]),
         ("node-selection", "default", vec!["nodes [] [] [list watch]"]),
         ("pull-secrets", NAMESPACE, secrets.to_vec()),
         ("team-lists", "team-a", [&["configmaps [] [] [list watch]"][..], &secrets].concat()),
