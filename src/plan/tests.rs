@@ -95,7 +95,8 @@ fn a_slot_is_wanted_only_for_what_could_begin() {
     assert!(!planned(&none, Admission::Closed, Some(at(20)), 5).wants_slot);
     let mut cooling = Cooldowns::default();
     for target in &wanted.targets {
-        cooling.failed(target.image.registry(), at(0), at(0), 0.0);
+        let refused = Refused { began: at(0), at_once: 1, limited: true };
+        cooling.failed(target.image.registry(), refused, at(0), 0.0);
     }
     assert!(!planned(&cooling, Admission::Closed, None, 5).wants_slot);
     assert!(planned(&cooling, Admission::Closed, None, 10).wants_slot);
