@@ -184,7 +184,7 @@ fn pods(world: &World, query: &str) -> String {
     let pod = |node: &Node| {
         json!({"metadata": {"name": format!("prepull-{}", node.name), "uid": node.name, "namespace": "prepull",
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "prepull", "uid": "d"}]},
-        "spec": {"nodeName": node.name, "containers": [{"name": "prepull", "image": "i", "args": world.args,
+        "spec": {"nodeName": node.name, "containers": [{"name": "prepull", "image": "i", "args": world.args, "readinessProbe": {"periodSeconds": 5},
             "env": [{"name": "CONFIGMAP_NAME", "value": "prepull"},
                 {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}]}]},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": if node.ready { "True" } else { "False" }}]}})
@@ -257,6 +257,28 @@ async fn who_has_proved_it_is_not_asked_again() -> Result<()> {
     cluster.status(&["--wait", "--timeout=7s"]).await?.ends(1)?;
     let (a, b) = (cluster.asked("/pods/prepull-a:"), cluster.asked("/pods/prepull-b:"));
     ensure!(a == 1 && b > 1, "a was asked {a} times, b {b} times");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_was_warm_earlier_is_asked_again_at_the_end() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", true, Says::Warm(FIRST)), node("b", true, Says::Cold(FIRST))])?;
+    // being ready says nothing here, so nothing tells that a lost its image
+    cluster.change(|world| world.args.push("--ready-when=running"));
+    let waiting = cluster.status(&["--wait", "--timeout=50s"]);
+    let change = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.change(|world| {
+            world.nodes[0].says = Says::Cold(FIRST);
+            world.nodes[1].says = Says::Warm(FIRST);
+        });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        cluster.change(|world| world.nodes[0].says = Says::Warm(FIRST));
+        Ok(())
+    };
+    let (said, ()) = tokio::try_join!(waiting, change)?;
+    let said = said.ends(0)?;
+    ensure!(said.err.contains("1 of 2 nodes warm with the lists as they are now; waiting for a\n"), "{said:#?}");
     Ok(())
 }
 
