@@ -83,7 +83,7 @@ fn a_slot_is_wanted_only_for_what_could_begin() {
     let wanted = desired("images: [a.io/x:1, b.io/y:1]");
     let (states, none, guard) = ([queued(), queued()], Cooldowns::default(), DiskGuard::default());
     let planned = |cooldowns: &Cooldowns, slot, spread_until, now| {
-        let gates = Gates { slot, spread_until, ..ready(now) };
+        let gates = Gates { spread_until, slot, ..ready(now) };
         guarded(&wanted, &states, cooldowns, &guard, gates, now)
     };
     let waits = planned(&none, Admission::Closed, None, 5);
