@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     installation::{NAMESPACE, list},
@@ -35,11 +35,16 @@ fn status(kube: &Kube, arguments: &[&str]) -> Result<Said> {
 
 /// The administrator's kubeconfig, acting as a person who has that role and nothing else.
 fn viewer(kube: &Kube) -> Result<tempfile::NamedTempFile> {
-    kube.kubectl_stdin("apply -f -", &format!(
-        "{{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {{name: viewers, namespace: {NAMESPACE}}}, \
-         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: prepull-viewer}}, \
-         subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: viewer}}]}}"
-    ))?;
+    kube.kubectl_stdin(
+        "apply -f -",
+        &json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "viewers", "namespace": NAMESPACE},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "prepull-viewer"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "viewer"}],
+        })
+        .to_string(),
+    )?;
     let mut config: Value = serde_yaml::from_str(&std::fs::read_to_string(kube.kubeconfig())?)?;
     config["users"][0]["user"]["as"] = "viewer".into();
     let file = tempfile::NamedTempFile::new()?;
@@ -47,7 +52,7 @@ fn viewer(kube: &Kube) -> Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
-fn json(said: &Said) -> Result<Value> {
+fn parsed(said: &Said) -> Result<Value> {
     serde_json::from_str(&said.out).with_context(|| format!("{} {}", said.out, said.err))
 }
 
@@ -62,7 +67,7 @@ pub(crate) async fn agrees(part: ClusterPart) -> Result<()> {
     kube.edit(&list(&[images[0].clone(), images[1].clone(), gone.clone()]))?;
     let said = kube
         .until("every node's agent has tried the third image", async || {
-            let said = json(&status(kube, &["--all", "-o", "json"])?)?;
+            let said = parsed(&status(kube, &["--all", "-o", "json"])?)?;
             let tried = said["images"][0]["image"] == gone.as_str() && said["images"][0]["failing"] == NODES.len();
             Ok(tried.then_some(said))
         })
@@ -120,7 +125,7 @@ pub(crate) async fn dead_node(part: ClusterPart) -> Result<()> {
     for drop in drops {
         kube::run(Command::new("iptables").arg("-D").args(drop))?;
     }
-    let said = json(&said?)?;
+    let said = parsed(&said?)?;
     ensure!(said["silent"][0]["node"] == "node3" && said["asked"] == 2 && said["warm"] == 2, "{said:#}");
     let waited = waited?;
     ensure!(waited.code == Some(0) && waited.out.contains("node3"), "{} {}", waited.out, waited.err);
