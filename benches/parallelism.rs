@@ -34,7 +34,7 @@ mod cells;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use cells::{Cell, Network};
+use cells::Cell;
 use support::{
     agent::{Agent, AgentOptions},
     containerd::Containerd,
@@ -208,11 +208,11 @@ async fn by_agent(containerd: &Containerd, images: &[String], binary: &Path) -> 
     let seconds = began.elapsed().as_secs_f64();
     let (_, page) = agent.get("/metrics").await?;
     let failed = page.lines().filter(|l| l.starts_with("prepull_pulls_total{") && l.contains("result=\"failure\""));
-    let failures: f64 = failed.filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum();
+    let failures = failed.filter_map(|l| l.rsplit_once(' ')?.1.parse::<u32>().ok()).sum();
     if std::env::var_os("PREPULL_BENCH_ERRORS").is_some() {
         println!("{}", agent.log());
     }
-    Ok(Warming { seconds, failures: failures as u32, refused: 0 })
+    Ok(Warming { seconds, failures, refused: 0 })
 }
 
 fn variable(name: &str, otherwise: &str) -> String {

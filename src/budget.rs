@@ -383,7 +383,7 @@ impl Budget {
                     }
                     // if it was written after all, the next look at the same slot finds this node there
                     Answer::NoAnswer(_) | Answer::Missing | Answer::Forbidden(_) => {
-                        self.no_slot(slot, answer, now, random)
+                        self.no_slot(slot, answer, now, random);
                     }
                 }
                 None

@@ -113,7 +113,7 @@ impl Discovers for Tenant<'_> {
 
     async fn deploy(&self, name: &str, replicas: u64, image: &str) -> Result<()> {
         let pod = json!({"containers": [{"name": "c", "image": image}]});
-        create::<Deployment>(&self.api(), with_template(name, json!({"replicas": replicas}), pod)).await.map(drop)
+        create::<Deployment>(&self.api(), with_template(name, json!({"replicas": replicas}), &pod)).await.map(drop)
     }
 }
 
@@ -135,7 +135,7 @@ fn makes_configmaps() -> Value {
     json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "patch", "create"]}])
 }
 
-fn with_template(name: &str, mut spec: Value, pod: Value) -> Value {
+fn with_template(name: &str, mut spec: Value, pod: &Value) -> Value {
     spec["selector"] = json!({"matchLabels": {"app": name}});
     spec["template"] = json!({"metadata": {"labels": {"app": name}}, "spec": pod});
     json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec})
@@ -147,9 +147,9 @@ async fn kinds(place: Place) -> Result<()> {
     let pod = |image: &str| json!({"containers": [{"name": "c", "image": image}], "restartPolicy": "Never"});
     let always = |image: &str| json!({"containers": [{"name": "c", "image": image}]});
     tenant.deploy("web", 3, "r.io/deployment:1").await?;
-    let stateful = with_template("db", json!({"replicas": 2, "serviceName": "db"}), always("r.io/statefulset:1"));
+    let stateful = with_template("db", json!({"replicas": 2, "serviceName": "db"}), &always("r.io/statefulset:1"));
     create::<StatefulSet>(&tenant.api(), stateful).await?;
-    create::<DaemonSet>(&tenant.api(), with_template("each", json!({}), always("r.io/daemonset:1"))).await?;
+    create::<DaemonSet>(&tenant.api(), with_template("each", json!({}), &always("r.io/daemonset:1"))).await?;
     let status = json!({"status": {"currentNumberScheduled": 7, "desiredNumberScheduled": 7, "numberMisscheduled": 0, "numberReady": 0}});
     tenant.api::<DaemonSet>().patch_status("each", &PatchParams::default(), &Patch::Merge(status)).await?;
     let job =
@@ -359,8 +359,8 @@ async fn secrets(place: Place) -> Result<()> {
     let named = pod("r.io/named:1", json!({"imagePullSecrets": [{"name": "of-pod"}]}));
     let asleep = pod("r.io/asleep:1", json!({"serviceAccountName": "runner"}));
     let running = pod("r.io/running:1", json!({"serviceAccountName": "runner"}));
-    create::<Deployment>(&tenant.api(), with_template("named", json!({}), named)).await?;
-    create::<Deployment>(&tenant.api(), with_template("asleep", json!({"replicas": 0}), asleep)).await?;
+    create::<Deployment>(&tenant.api(), with_template("named", json!({}), &named)).await?;
+    create::<Deployment>(&tenant.api(), with_template("asleep", json!({"replicas": 0}), &asleep)).await?;
     create::<Pod>(
         &tenant.api(),
         json!({"metadata": {"name": "running", "labels": {"app": "running"}}, "spec": running}),

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let trials = [
         on_every_containerd("registries_and_token_servers_that_repeat_what_they_are_sent", echo::servers),
         vec![
-            trial("no_file_can_be_written", Ok(()), |()| shown::files_cannot_be_written()),
+            trial("no_file_can_be_written", Ok(()), |()| async { shown::files_cannot_be_written() }),
             trial("fake_cri::every_source_that_works", Ok(()), |()| sources::that_work()),
             trial("fake_cri::every_source_that_is_refused_and_repeated", Ok(()), |()| sources::that_are_refused()),
             trial("fake_cri::every_source_that_is_malformed", Ok(()), |()| sources::that_are_malformed()),

@@ -109,8 +109,11 @@ impl Cell {
 const ONE: &[usize] = &[1];
 const TWENTY: &[usize] = &[20];
 
-/// Each set's name, the layers that its images share, and those of each, in MB.
-const SETS: [(&str, &[usize], &[&[usize]]); 6] = [
+/// Name, the layers that its images share, and those of each, in MB.
+type Set = (&'static str, &'static [usize], &'static [&'static [usize]]);
+
+/// The sets of images.
+const SETS: [Set; 6] = [
     ("family", &[40], &[TWENTY; 12]),
     ("family8", &[40], &[TWENTY; 8]),
     ("distinct", &[], &[TWENTY; 8]),

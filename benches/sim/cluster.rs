@@ -403,7 +403,7 @@ impl Simulation {
     }
 
     fn latency(&mut self) -> f64 {
-        (LATENCY.0 + self.random.f64() * (LATENCY.1 - LATENCY.0)) / 2.0
+        0.5 * (LATENCY.0 + self.random.f64() * (LATENCY.1 - LATENCY.0))
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of some hours")]

@@ -69,14 +69,13 @@ impl NodeBudget {
         if problem == self.told {
             return;
         }
-        match &problem {
-            Some(problem) => tracing::warn!(%problem, "the cap on pulling nodes is not kept as it is written"),
-            None => tracing::info!("the cap on pulling nodes is kept again"),
-        }
         if let Some(problem) = &problem {
+            tracing::warn!(%problem, "the cap on pulling nodes is not kept as it is written");
             for list in sources.with_cap() {
                 reporter.list(list, std::slice::from_ref(problem));
             }
+        } else {
+            tracing::info!("the cap on pulling nodes is kept again");
         }
         self.told = problem;
     }

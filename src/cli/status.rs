@@ -108,6 +108,7 @@ async fn waited(
     };
     let mut last: Option<Picture> = None;
     let reached = loop {
+        let remembered = rounds.remembers();
         let pause = match tokio::time::timeout_at(deadline, rounds.look()).await {
             Ok(Ok(picture)) => {
                 if picture.has_unusable_list() {
@@ -119,6 +120,11 @@ async fn waited(
                 let pause = between(picture.agents);
                 tell(text::progress(&picture));
                 last = Some(picture);
+                if reached && remembered {
+                    // whoever was warm earlier may have lost an image since: the proof is one look in which all say so
+                    rounds.forget();
+                    continue;
+                }
                 if reached {
                     break true;
                 }

@@ -5,7 +5,7 @@
 //! port-forward` does; it needs `create` on `pods/portforward`.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -38,7 +38,7 @@ const PATH: &str = "/api/v1/images";
 /// The container's name in the manifests.
 const CONTAINER: &str = "prepull";
 
-/// The pods with these labels that a DaemonSet made and that are not about to end.
+/// The pods with these labels that a DaemonSet made, one for each node.
 pub async fn list(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Agent>, Trouble> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let mut agents = Vec::new();
@@ -54,7 +54,7 @@ pub async fn list(client: &Client, namespace: &str, selector: &str) -> Result<Ve
                 agents.extend(page.items.into_iter().filter_map(|pod| agent(pod, namespace, &mut known)));
                 next = page.metadata.continue_.filter(|next| !next.is_empty());
                 if next.is_none() {
-                    return Ok(agents);
+                    return Ok(one_for_each_node(agents));
                 }
             }
             // the snapshot that pages come from is gone: from the beginning, so that no pod counts twice
@@ -64,16 +64,31 @@ pub async fn list(client: &Client, namespace: &str, selector: &str) -> Result<Ve
     }
 }
 
-fn agent(pod: Pod, namespace: &str, known: &mut HashMap<Settings, Arc<Settings>>) -> Option<Agent> {
+/// Whether a pod is about to end, or has ended: another one takes its place.
+type Leaving = bool;
+
+/// Leaves out what is replaced. A pod that ends and that nothing replaces stays: on a dead node it never goes, and without it nobody
+/// would be told of this node.
+fn one_for_each_node(agents: Vec<(Agent, Leaving)>) -> Vec<Agent> {
+    let (leaving, mut kept): (Vec<_>, Vec<_>) = agents.into_iter().partition(|(_, leaving)| *leaving);
+    let mut taken: HashSet<Arc<str>> = kept.iter().map(|(agent, _)| agent.node.clone()).collect();
+    kept.extend(leaving.into_iter().filter(|(agent, _)| !agent.node.is_empty() && taken.insert(agent.node.clone())));
+    kept.into_iter().map(|(agent, _)| agent).collect()
+}
+
+fn agent(pod: Pod, namespace: &str, known: &mut HashMap<Settings, Arc<Settings>>) -> Option<(Agent, Leaving)> {
     let meta = pod.metadata;
     let by_daemon_set = meta.owner_references.iter().flatten().any(|owner| owner.kind == "DaemonSet");
-    if meta.deletion_timestamp.is_some() || !by_daemon_set {
+    if !by_daemon_set {
         return None;
     }
     let spec = pod.spec?;
     let status = pod.status.unwrap_or_default();
     let container = spec.containers.iter().find(|c| c.name == CONTAINER).or_else(|| spec.containers.first())?;
-    let settings = settings(container, namespace);
+    let mut settings = settings(container, namespace);
+    // with neither a probe nor a gate a pod is ready as soon as it runs
+    let gated = spec.readiness_gates.as_ref().is_some_and(|gates| !gates.is_empty());
+    settings.ready_when_running |= container.readiness_probe.is_none() && !gated;
     let settings = known.entry(settings).or_insert_with_key(|s| Arc::new(s.clone())).clone();
     let conditions = status.conditions.unwrap_or_default();
     let waiting = status.container_statuses.iter().flatten().find_map(|c| c.state.as_ref()?.waiting.as_ref());
@@ -85,14 +100,21 @@ fn agent(pod: Pod, namespace: &str, known: &mut HashMap<Settings, Arc<Settings>>
     };
     let phase = status.phase.as_deref().unwrap_or("Unknown");
     let runs = phase == "Running" && waiting.is_none();
-    Some(Agent {
+    let deleted = meta.deletion_timestamp.is_some();
+    let not_running = if deleted {
+        Some("its agent's pod is ending, and there is no other yet".to_owned())
+    } else {
+        (!runs).then(|| one_line(&format!("its agent's pod does not run ({phase}): {}", why())))
+    };
+    let agent = Agent {
         pod: meta.name.unwrap_or_default().into(),
         uid: meta.uid.unwrap_or_default().into(),
         node: spec.node_name.unwrap_or_default().into(),
         ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
-        not_running: (!runs).then(|| one_line(&format!("its agent's pod does not run ({phase}): {}", why()))),
+        not_running,
         settings,
-    })
+    };
+    Some((agent, deleted || matches!(phase, "Failed" | "Succeeded")))
 }
 
 fn settings(container: &Container, namespace: &str) -> Settings {
@@ -150,7 +172,11 @@ impl Asker {
         let first = if forward_first { self.forwarded(agent).await } else { self.proxied(agent).await };
         let proxy = match first {
             Ok(answer) => return Ok(answer),
-            Err(NoWay::Unreachable(why)) if !forward_first => why,
+            // that it worked for another one is no reason to give this one up
+            Err(NoWay::Unreachable(_) | NoWay::Forbidden(_)) if forward_first => {
+                return self.proxied(agent).await.map_err(NoWay::told);
+            }
+            Err(NoWay::Unreachable(why)) => why,
             Err(other) => return Err(other.told()),
         };
         match self.forwarded(agent).await {
@@ -260,4 +286,54 @@ fn said(body: &[u8]) -> String {
     let text =
         if message.is_empty() { String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned() } else { message };
     one_line(text.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(name: &str, more: &Value) -> Pod {
+        let mut pod = json!({
+            "metadata": {"name": name, "uid": name, "ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "prepull", "uid": "d"}]},
+            "spec": {"nodeName": "n", "containers": [{"name": "prepull", "readinessProbe": {}}]},
+            "status": {"phase": "Running"},
+        });
+        for (pointer, value) in more.as_object().unwrap() {
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            pod.pointer_mut(parent).unwrap()[key] = value.clone();
+        }
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn listed(pods: Vec<Pod>) -> Vec<Agent> {
+        let mut known = HashMap::new();
+        one_for_each_node(pods.into_iter().filter_map(|pod| agent(pod, "ns", &mut known)).collect())
+    }
+
+    #[test]
+    fn a_pod_that_ends_counts_only_where_nothing_replaces_it() {
+        let ending = || pod("old", &json!({"/metadata/deletionTimestamp": "2026-01-01T00:00:00Z"}));
+        let evicted = || pod("evicted", &json!({"/status/phase": "Failed", "/status/reason": "Evicted"}));
+        for pods in [vec![ending(), evicted(), pod("new", &json!({}))], vec![pod("new", &json!({})), ending()]] {
+            let agents = listed(pods);
+            assert_eq!(agents.iter().map(|a| &*a.pod).collect::<Vec<_>>(), ["new"]);
+            assert_eq!(agents[0].not_running, None);
+        }
+        let [dead] = listed(vec![ending()]).try_into().unwrap();
+        assert!(dead.not_running.unwrap().contains("is ending"), "the pod of a dead node never goes");
+        let [dead] = listed(vec![evicted(), ending()]).try_into().unwrap();
+        assert!(dead.not_running.unwrap().contains("Evicted"));
+    }
+
+    #[test]
+    fn ready_says_something_only_by_a_probe_or_a_gate() {
+        let running = |more: &Value| listed(vec![pod("a", more)])[0].settings.ready_when_running;
+        let none = json!({"/spec/containers": [{"name": "prepull"}]});
+        assert!(running(&none));
+        let gate = json!({"/spec/containers": [{"name": "prepull"}], "/spec/readinessGates": [{"conditionType": "prepull.dev/Warm"}]});
+        assert!(!running(&gate) && !running(&json!({})));
+    }
 }

@@ -60,11 +60,8 @@ impl Slots {
     /// Makes one request, and waits for its answer no longer than ten seconds.
     pub async fn answer(&mut self, ask: Ask) -> Answer {
         let answered = timeout(ANSWER_BOUND, self.request(ask)).await;
-        let made = match answered {
-            Ok(made) => made,
-            Err(_) => {
-                return Answer::NoAnswer(format!("the API server did not answer within {} s", ANSWER_BOUND.as_secs()));
-            }
+        let Ok(made) = answered else {
+            return Answer::NoAnswer(format!("the API server did not answer within {} s", ANSWER_BOUND.as_secs()));
         };
         match made {
             Ok(Some(lease)) => {

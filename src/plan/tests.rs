@@ -83,7 +83,7 @@ fn a_slot_is_wanted_only_for_what_could_begin() {
     let wanted = desired("images: [a.io/x:1, b.io/y:1]");
     let (states, none, guard) = ([queued(), queued()], Cooldowns::default(), DiskGuard::default());
     let planned = |cooldowns: &Cooldowns, slot, spread_until, now| {
-        let gates = Gates { slot, spread_until, ..ready(now) };
+        let gates = Gates { spread_until, slot, ..ready(now) };
         guarded(&wanted, &states, cooldowns, &guard, gates, now)
     };
     let waits = planned(&none, Admission::Closed, None, 5);
@@ -95,7 +95,8 @@ fn a_slot_is_wanted_only_for_what_could_begin() {
     assert!(!planned(&none, Admission::Closed, Some(at(20)), 5).wants_slot);
     let mut cooling = Cooldowns::default();
     for target in &wanted.targets {
-        cooling.failed(target.image.registry(), at(0), at(0), 0.0);
+        let refused = Refused { began: at(0), at_once: 1, limited: true };
+        cooling.failed(target.image.registry(), refused, at(0), 0.0);
     }
     assert!(!planned(&cooling, Admission::Closed, None, 5).wants_slot);
     assert!(planned(&cooling, Admission::Closed, None, 10).wants_slot);

@@ -1,4 +1,6 @@
 //! The disk of the images: when it is too full, and when there is room again.
+#![allow(clippy::float_cmp, reason = "counts are whole numbers")]
+#![allow(clippy::wildcard_imports, reason = "a part of the suite above it")]
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
@@ -62,7 +64,9 @@ impl Filler<'_> {
         let bytes = (share - self.used()?) * (disk.f_blocks * disk.f_frsize) as f64;
         ensure!(bytes > 0.0, "more than {share} is used already: {}", self.used()?);
         let file = fs::File::create(self.root().join("filler"))?;
-        Ok(fallocate(file, FallocateFlags::empty(), 0, bytes as u64)?)
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and a few megabytes")]
+        let bytes = bytes as u64;
+        Ok(fallocate(file, FallocateFlags::empty(), 0, bytes)?)
     }
 
     fn clear(&self) -> Result<()> {

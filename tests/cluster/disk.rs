@@ -1,6 +1,7 @@
 //! A node with a small disk: the kubelet removes images to make room, and the agent brings them back when there is room,
 //! without the two fighting. A cluster of its own, after the one of the other trials has ended; the agent runs on the node
 //! beside the kubelet, as the user that its pod has.
+#![allow(clippy::float_cmp, reason = "counts are whole numbers")]
 
 use std::{
     fs,
@@ -21,7 +22,7 @@ use crate::{
     support::agent::{Agent, AgentOptions},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Of the filesystem of the images.
 const DISK: &str = "400M";
 /// Bytes of an image's layer; on the disk it takes twice as much.

@@ -1,4 +1,5 @@
 //! The agent itself.
+#![allow(clippy::float_cmp, reason = "counts are whole numbers")]
 
 use std::{path::PathBuf, time::Duration};
 

@@ -1,4 +1,5 @@
 //! A full disk: ext4 on a loop device, filled by somebody else.
+#![allow(clippy::float_cmp, reason = "counts are whole numbers")]
 
 use std::{fs, time::Duration};
 

@@ -62,7 +62,7 @@ fn without_files(program: &str, folder: &Path) -> Result<PathBuf> {
 }
 
 /// The limit is a real one, also for what is started under it.
-pub(crate) async fn files_cannot_be_written() -> Result<()> {
+pub(crate) fn files_cannot_be_written() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let shell = without_files("/bin/sh", folder.path())?;
     let file = folder.path().join("file");

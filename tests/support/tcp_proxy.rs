@@ -271,7 +271,9 @@ impl Luck {
 
 /// Bytes until something that happens once in `mean` bytes happens the next time.
 fn next(random: &mut fastrand::Rng, mean: u64) -> u64 {
-    (-(1.0 - random.f64()).ln() * mean as f64) as u64 + 1
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and far below 2^53")]
+    let distance = (-(1.0 - random.f64()).ln() * mean as f64) as u64;
+    distance + 1
 }
 
 impl Line {

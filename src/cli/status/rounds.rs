@@ -94,6 +94,16 @@ impl Rounds {
         Ok(picture.complete())
     }
 
+    /// Whether the next look goes by what an earlier one proved.
+    pub(super) fn remembers(&self) -> bool {
+        !self.proven.uids.is_empty()
+    }
+
+    /// Makes the next look ask everybody.
+    pub(super) fn forget(&mut self) {
+        self.proven = Proven::default();
+    }
+
     /// An error of listing the pods, with what to do.
     pub(super) fn explained(&self, trouble: Trouble) -> anyhow::Error {
         let namespace = one_line(&self.namespace);
