@@ -8,8 +8,8 @@
 //! to the first number when the processors stay busy. Time that processors spend waiting for disks counts as busy, so
 //! slow disks hold the number down as well.
 //!
-//! Processors that other work keeps busy say nothing about the network. So there the number is tried out: two more, and
-//! they stay, with two more to follow, while they bring more bytes.
+//! Processors that other work keeps busy say nothing about the network. So there a higher number is tried out, and kept,
+//! with a still higher one to follow, while it brings more bytes.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ const STEP: usize = 2;
 /// So many looks in a row at busy processors make the number fall by one.
 const BUSY_LOOKS: u32 = 3;
 /// How long bytes are counted before and after a trial.
-const TRIAL: Duration = Duration::from_secs(3);
+const TRIAL: Duration = Duration::from_secs(1);
 /// What a trial has to bring to be kept.
 const GAIN: f64 = 1.15;
 /// How long no other trial is made after one that brought nothing.
@@ -61,9 +61,15 @@ pub struct Parallelism {
     began: Option<Moment>,
     downloaded: u64,
     window: Option<Window>,
-    /// Bytes a second before the trial under way.
-    before_trial: Option<f64>,
+    trial: Option<Trial>,
     content_until: Moment,
+}
+
+/// What there was before a higher number was tried out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Trial {
+    number: usize,
+    bytes_per_second: f64,
 }
 
 /// From when on bytes are counted, at an unchanged number.
@@ -98,7 +104,7 @@ impl Parallelism {
             began: None,
             downloaded: 0,
             window: None,
-            before_trial: None,
+            trial: None,
             content_until: Moment::default(),
         }
     }
@@ -130,7 +136,7 @@ impl Parallelism {
         self.room = sight.idle >= ROOM;
         if sight.idle < BUSY {
             // a trial runs to its end
-            self.busy += u32::from(self.before_trial.is_none());
+            self.busy += u32::from(self.trial.is_none());
             if self.busy >= BUSY_LOOKS {
                 self.busy = 0;
                 self.number = (self.number - 1).max(self.least.min(self.number));
@@ -140,9 +146,13 @@ impl Parallelism {
         self.busy = 0;
         // where another limit holds pulls up, more would not change anything
         if self.room && sight.pulling >= self.number {
-            let more = if self.number < DOUBLES_TO { (self.number * 2).min(DOUBLES_TO) } else { self.number + STEP };
-            self.number = more.min(self.most);
+            self.number = self.more();
         }
+    }
+
+    fn more(&self) -> usize {
+        let more = if self.number < DOUBLES_TO { (self.number * 2).min(DOUBLES_TO) } else { self.number + STEP };
+        more.min(self.most)
     }
 
     /// So many bytes were downloaded since the last call, with so many pulls under way.
@@ -152,30 +162,28 @@ impl Parallelism {
         let Some(window) = self.window.filter(|w| w.number == self.number) else {
             // the processors changed the number: what was counted before says nothing about it
             self.window = Some(fresh);
-            self.before_trial = None;
+            self.trial = None;
             return;
         };
         let took = now.since(window.began);
         if took < TRIAL {
             return;
         }
-        self.window = Some(fresh);
-        let rate = (self.downloaded - window.downloaded) as f64 / took.as_secs_f64();
-        match self.before_trial.take() {
-            Some(before) if rate >= before * GAIN => self.least = self.number,
-            Some(_) => {
-                self.number = self.number.saturating_sub(STEP).max(self.first);
-                self.least = self.least.min(self.number);
+        let bytes_per_second = (self.downloaded - window.downloaded) as f64 / took.as_secs_f64();
+        match self.trial.take() {
+            Some(before) if bytes_per_second >= before.bytes_per_second * GAIN => self.least = self.number,
+            Some(before) => {
+                self.number = before.number;
                 self.content_until = now + CONTENT;
             }
             None => {}
         }
-        let more = (self.number + STEP).min(self.most);
         // with room the processors decide; without any byte there is nothing to compare
-        let try_more = !self.room && rate > 0.0 && pulling >= self.number && now >= self.content_until;
-        if try_more && more > self.number {
+        let comparable = !self.room && bytes_per_second > 0.0 && pulling >= self.number;
+        let more = self.more();
+        if comparable && now >= self.content_until && more > self.number {
+            self.trial = Some(Trial { number: self.number, bytes_per_second });
             self.number = more;
-            self.before_trial = Some(rate);
         }
         self.window = Some(Window { number: self.number, ..fresh });
     }
