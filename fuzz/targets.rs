@@ -105,7 +105,6 @@ pub(crate) fn list(data: &[u8]) {
     match ImageList::parse(text) {
         Ok(list) => {
             list.problems.iter().for_each(|problem| told(&problem.to_string()));
-            list.notes().iter().for_each(|note| told(note));
             let list = SourcedList {
                 source: "fuzz".into(),
                 revision: prepull::list::revision(text).into(),

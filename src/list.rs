@@ -61,8 +61,6 @@ pub struct ImageList {
     pub limits: Limits,
     /// Everything that is wrong, in document order.
     pub problems: Vec<ListProblem>,
-    /// Paths of what is written and has no effect yet.
-    pub without_effect: Vec<&'static str>,
 }
 
 impl ImageList {
@@ -85,7 +83,7 @@ impl ImageList {
         };
         let listed = top.has("images");
         let defaults = entry::Defaults::read(top.take("defaults"), &mut problems);
-        list.limits = limits::read(top.take("limits"), &mut list.without_effect, &mut problems);
+        list.limits = limits::read(top.take("limits"), &mut problems);
         if let Some(images) = top.take("images") {
             list.entries = entry::read_all(&images, &defaults, &mut problems)?;
         }
@@ -111,11 +109,6 @@ impl ImageList {
     /// Whether any entry pins its image.
     pub fn pins(&self) -> bool {
         self.entries.iter().any(|e| e.spec.as_ref().is_ok_and(|spec| spec.pin))
-    }
-
-    /// What its author should know though nothing is wrong: fields that are accepted and have no effect yet.
-    pub fn notes(&self) -> Vec<String> {
-        self.without_effect.iter().map(|path| format!("{path} is accepted and has no effect yet")).collect()
     }
 
     /// How many entries cannot be used.

@@ -31,7 +31,7 @@ pub struct ListStatus {
     pub revision: Arc<str>,
     /// Everything that is wrong with the newest text, which need not be the one in force.
     pub problems: Vec<String>,
-    /// What its author should know though nothing is wrong, see [`crate::list::ImageList::notes`].
+    /// What its author should know though nothing is wrong: what this agent cannot obey.
     pub notes: Vec<String>,
     /// Whether any of its entries pins.
     #[serde(skip)]

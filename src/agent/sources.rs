@@ -132,7 +132,7 @@ impl Sources {
             source: name.clone(),
             revision: source.list.as_ref().map_or_else(|| "".into(), |l| l.revision.clone()),
             problems: source.problems.clone(),
-            notes: source.list.as_ref().map(|l| l.list.notes()).unwrap_or_default(),
+            notes: Vec::new(),
             pins: source.list.as_ref().is_some_and(|l| l.list.pins()),
         };
         let mut rows: Vec<_> = self.all().map(row).collect();

@@ -64,7 +64,7 @@ fn report(source: String, text: &str) -> Report {
     }
 }
 
-/// What the author should know beside what the list itself tells.
+/// What the author should know though nothing is wrong.
 fn notes(list: &ImageList) -> Vec<String> {
     let cap = list.limits.pulling_nodes.map(|cap| {
         format!(
@@ -72,7 +72,7 @@ fn notes(list: &ImageList) -> Vec<String> {
             cap.saturating_sub(1)
         )
     });
-    list.notes().into_iter().chain(cap).collect()
+    cap.into_iter().collect()
 }
 
 /// Which entry a problem is about.

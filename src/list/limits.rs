@@ -118,22 +118,13 @@ const FIELDS: &[&str] = &[
     "stallTimeout",
 ];
 
-/// Those of the fields that nothing obeys yet, by their paths.
-const WITHOUT_EFFECT: &[&str] = &[];
-
 /// Most pulls at once that a list may ask for.
 const MOST_PULLS: i64 = 64;
 
 /// Reads `limits`. A field with a problem keeps its default, so that the rest stays in force.
-pub(super) fn read(
-    field: Option<Field<'_>>,
-    without_effect: &mut Vec<&'static str>,
-    problems: &mut Problems,
-) -> Limits {
+pub(super) fn read(field: Option<Field<'_>>, problems: &mut Problems) -> Limits {
     let mut limits = Limits::default();
     let Some(mut fields) = field.and_then(|f| Fields::of(&f, problems)) else { return limits };
-    let written = |path: &&&str| path.split_once('.').is_some_and(|(_, name)| fields.has(name));
-    without_effect.extend(WITHOUT_EFFECT.iter().filter(written).copied());
     if let Some(f) = fields.take("parallelPulls") {
         limits.parallel_pulls = parallel(&f, problems).unwrap_or_default();
     }

@@ -267,7 +267,7 @@ impl Alone {
 
     async fn want(&self, text: &str) -> Result<()> {
         let list = ImageList::parse(text)?;
-        ensure!(list.problems.is_empty() && list.notes().is_empty(), "{:?}", list.notes());
+        ensure!(list.problems.is_empty(), "{:?}", list.problems);
         let read = Read::List { revision: prepull::list::revision(text).into(), list: Arc::new(list) };
         self.lists.send(ListUpdate { source: "list".into(), namespace: None, read }).await.context("no keeper")
     }
