@@ -79,11 +79,12 @@ pub(crate) async fn components(part: ClusterPart) -> Result<()> {
     kube.namespace("team-a")?;
     let secrets =
         ["secrets [] [registry-credentials] [get list watch]", "serviceaccounts [] [default] [get list watch]"];
-    let slots = (0..50).map(|slot| format!("prepull-slot-{slot}")).collect::<Vec<_>>().join(" ");
-    let leases = format!("leases.coordination.k8s.io [] [{slots}] [get update]");
+    // kubectl has a line for each name
+    let leases = |slot| format!("leases.coordination.k8s.io [] [prepull-slot-{slot}] [get update]");
+    let leases: Vec<String> = (0..50).map(leases).collect();
     // component, namespace, what comes to the base's rights there
     let cases: [(&str, &str, Vec<&str>); 10] = [
-        ("cluster-wide-cap", NAMESPACE, vec![&leases]),
+        ("cluster-wide-cap", NAMESPACE, leases.iter().map(String::as_str).collect()),
         ("node-selection", "default", vec!["nodes [] [] [list watch]"]),
         ("pull-secrets", NAMESPACE, secrets.to_vec()),
         ("team-lists", "team-a", [&["configmaps [] [] [list watch]"][..], &secrets].concat()),
