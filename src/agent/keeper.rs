@@ -187,6 +187,8 @@ impl<R: Reporter> Keeper<R> {
                 news = self.pins.news() => {
                     if self.pins.take(news, self.runtime.as_ref(), &self.stock) {
                         self.look();
+                        // a runtime may notice its own label a moment after it was set
+                        self.looks.soon();
                     }
                 }
                 Some(done) = self.pulls.join_next() => self.pulled(done),

@@ -131,7 +131,7 @@ pub fn at_work() -> Status {
             problems: vec![
                 "line 4, column 22: images[1].imagePullPolicy: `Sometimes` is no pull policy; write one of Always, IfNotPresent, Never".to_owned(),
             ],
-            notes: vec!["limits.pullingNodes is accepted and has no effect yet".to_owned()],
+            notes: vec!["limits.pullingNodes has no effect here: the list is a file".to_owned()],
             pins: false,
         }],
         warm: false,
