@@ -13,10 +13,10 @@ use tonic::Code;
 use super::{
     api_faults::{finish, grown_since},
     matrix::{Came, Fault, On, Place},
-    stage::{PATIENCE, program, settled},
+    stage::{PARALLEL, PATIENCE, program, settled},
     support::{
         agent::{Agent, AgentOptions},
-        cluster::{image, list},
+        cluster::{self, image},
         fake_cri::{FakeCri, Offer},
         journal::{Method, Outcome},
         script::Rule,
@@ -80,6 +80,11 @@ where
     })
 }
 
+/// A list of these images, with a limit that is to hold.
+fn list(names: &[&str]) -> String {
+    format!("limits: {{parallelPulls: {PARALLEL}}}\n{}", cluster::list(names))
+}
+
 /// An agent on a runtime in memory, warm with three images.
 struct Node {
     fake: Arc<Mutex<FakeCri>>,
@@ -122,7 +127,7 @@ impl Node {
             ensure!(self.pulls(image).await == 1, "{image} is pulled once");
         }
         let most = self.fake.lock().await.journal().read(super::support::journal::Pages::most_pulling);
-        ensure!(most <= 3, "{most} pulls at once, and 3 are the default");
+        ensure!(most <= PARALLEL, "{most} pulls at once, and {PARALLEL} are allowed");
         let seen = finish(self.watcher, &self.agent, &[]).await?;
         let grown = grown_since(self.before, &self.agent).await?;
         Ok(Came { seen, grown, recovered })

@@ -273,7 +273,7 @@ impl Luck {
 fn next(random: &mut fastrand::Rng, mean: u64) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and far below 2^53")]
     let distance = (-(1.0 - random.f64()).ln() * mean as f64) as u64;
-    distance + 1
+    distance.saturating_add(1)
 }
 
 impl Line {
