@@ -107,7 +107,7 @@ impl Stage {
         containerd.route(line.host(), &line.upstream())?;
         let images = fill(&public, &private, (&slow, &line)).await?;
         let folder = tempfile::Builder::new().prefix("prepull-demo-").tempdir()?;
-        let list: String = images.iter().fold("images:\n".to_owned(), |mut list, (image, _)| {
+        let list: String = images.iter().fold(LIST.to_owned(), |mut list, (image, _)| {
             // writing to a string cannot fail
             let _ = writeln!(list, "  - {image}");
             list
@@ -294,6 +294,9 @@ async fn run(once: bool) -> Result<()> {
     ensure!(status.success(), "the agent ended with {status}");
     Ok(())
 }
+
+/// How the list begins. The demo's images are small, and how full this machine's disk is does not matter to them.
+const LIST: &str = "limits: {maxDiskUsage: 100%}\nimages:\n";
 
 /// Ctrl-C, or a polite kill.
 async fn interrupted() -> Result<()> {
