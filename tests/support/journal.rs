@@ -1,6 +1,6 @@
 //! What a CRI server was asked for, by whom, when, and how many pulls ran at once.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use prepull::{
@@ -141,9 +141,6 @@ pub struct Pages {
     /// All calls in the order in which they came.
     pub calls: Vec<Call>,
     begun: u64,
-    pulling: BTreeMap<String, usize>,
-    most: usize,
-    most_of: BTreeMap<String, usize>,
 }
 
 impl Pages {
@@ -154,18 +151,42 @@ impl Pages {
 
     /// How many pulls run now.
     pub fn pulling(&self) -> usize {
-        self.pulling.values().sum()
+        self.of(Method::PullImage).filter(|call| call.ended.is_none()).count()
     }
 
     /// How many pulls ever ran at once.
     pub fn most_pulling(&self) -> usize {
-        self.most
+        most_at_once(self.of(Method::PullImage))
     }
 
     /// How many pulls from one registry ever ran at once.
     pub fn most_pulling_from(&self, registry: &str) -> usize {
-        self.most_of.get(registry).copied().unwrap_or_default()
+        most_at_once(self.of(Method::PullImage).filter(|call| registry_of(&call.image) == registry))
     }
+}
+
+/// A client that gives a call up may make the next one at once, and a server hears of both in no order.
+const HEARD_OF_LATE: Duration = Duration::from_millis(50);
+
+/// The most calls that ran at one moment.
+fn most_at_once<'a>(calls: impl Iterator<Item = &'a Call>) -> usize {
+    let mut changes = Vec::new();
+    for call in calls {
+        let ended = call.ended.as_ref().map(|(end, outcome)| match outcome {
+            Outcome::Cancelled => call.started.max(end.checked_sub(HEARD_OF_LATE).unwrap_or(*end)),
+            Outcome::Answered | Outcome::Failed(..) => *end,
+        });
+        changes.push((call.started, 1));
+        changes.extend(ended.map(|end| (end, -1)));
+    }
+    // where one ends as another begins, the end is first
+    changes.sort_unstable();
+    let mut now = 0;
+    let most = changes.iter().map(|(_, change)| {
+        now += change;
+        now
+    });
+    usize::try_from(most.max().unwrap_or(0)).unwrap_or(0)
 }
 
 /// A journal that a server writes and a test reads; clones share it.
@@ -200,17 +221,12 @@ impl Journal {
 
     /// Forgets what is over; calls that still run are kept.
     pub fn clear(&self) {
-        self.0.send_modify(|pages| {
-            pages.calls.retain(|call| call.ended.is_none());
-            pages.most = pages.pulling();
-            pages.most_of = pages.pulling.clone();
-        });
+        self.0.send_modify(|pages| pages.calls.retain(|call| call.ended.is_none()));
     }
 
     /// Writes that a call came.
     pub fn begin(&self, method: Method, request: &impl Described) -> Entry {
         let spec = request.image().cloned().unwrap_or_default();
-        let registry = (method == Method::PullImage).then(|| registry_of(&spec.image));
         let mut call = Call {
             id: 0,
             method,
@@ -226,15 +242,8 @@ impl Journal {
             pages.begun += 1;
             call.id = id;
             pages.calls.push(call);
-            if let Some(registry) = &registry {
-                let now = pages.pulling.entry(registry.clone()).or_default();
-                *now += 1;
-                let most = pages.most_of.entry(registry.clone()).or_default();
-                *most = (*most).max(*now);
-                pages.most = pages.most.max(pages.pulling());
-            }
         });
-        Entry { journal: self.clone(), id, registry, outcome: Outcome::Cancelled }
+        Entry { journal: self.clone(), id, outcome: Outcome::Cancelled }
     }
 }
 
@@ -243,7 +252,6 @@ impl Journal {
 pub struct Entry {
     journal: Journal,
     id: u64,
-    registry: Option<String>,
     outcome: Outcome,
 }
 
@@ -262,9 +270,6 @@ impl Drop for Entry {
         self.journal.0.send_modify(|pages| {
             if let Some(call) = pages.calls.iter_mut().rfind(|call| call.id == self.id) {
                 call.ended = Some((Instant::now(), self.outcome.clone()));
-            }
-            if let Some(now) = self.registry.as_ref().and_then(|registry| pages.pulling.get_mut(registry)) {
-                *now -= 1;
             }
         });
     }
