@@ -89,15 +89,18 @@ screenshots: ## the pictures in docs/images, of a real agent's status page in Ch
 FAULT_ROUNDS ?= 3
 KILLS ?= 300
 SOAK_SECONDS ?= 600
-RELIABILITY = hack/install-parts --optional && $(CARGO) test --test reliability --
+RELIABILITY = $(CARGO) test --test reliability --
 
 faults: ## every fault on every runtime, FAULT_ROUNDS times; writes the table of docs/reliability.md
+	@hack/install-parts --optional
 	@PREPULL_FAULT_ROUNDS=$(FAULT_ROUNDS) PREPULL_FAULT_TABLE="$(CURDIR)/docs/reliability.md" $(RELIABILITY) faults::
 
 kill: ## SIGKILL of the agent at KILLS random moments, a third of them on each runtime
+	@hack/install-parts --optional
 	@PREPULL_TEST_KILLS=$$(( $(KILLS) / 3 )) $(RELIABILITY) --nocapture kill::
 
 soak: ## ten simulated hours, and SOAK_SECONDS of churn on each runtime
+	@hack/install-parts --optional
 	@PREPULL_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(RELIABILITY) --nocapture soak::
 
 static: ## the static release binary, for the image and for users
