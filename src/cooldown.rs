@@ -2,7 +2,9 @@
 //!
 //! A registry that limits requests or does not answer gets no new pull until its cool-down ends; then one pull tries,
 //! and the others follow when it succeeds: each success lets one more run at once. What limited requests is asked by
-//! half as many at once as before for a while. Pure: time and randomness are arguments.
+//! half as many at once as before for a while. One download that broke off is held against the network alone, because a
+//! registry that sent bytes was there: the registry is left alone when the next pull after it fails as well. Pure: time and
+//! randomness are arguments.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -40,6 +42,8 @@ pub struct Refused {
     pub at_once: usize,
     /// Whether the registry limits requests.
     pub limited: bool,
+    /// Whether bytes had come.
+    pub moved: bool,
 }
 
 /// What a registry's state lets begin.
@@ -70,6 +74,12 @@ impl Cooldowns {
         // one that had begun to open again fails for the first time again
         let in_a_row = before.filter(|b| b.open == 1).map(|b| b.failures);
         let failures = REGISTRY.failed(in_a_row, now);
+        if before.is_none() && refused.moved && !refused.limited {
+            // remembered until a pull that begins after it tells more
+            let noted = Cooling { failures, until: now, open: WELL, careful_from: WELL, successes: 0 };
+            self.registries.insert(registry.clone(), noted);
+            return;
+        }
         let until = REGISTRY.until(failures, random);
         let careful_from = match before {
             _ if refused.limited => (refused.at_once / 2).max(1),
@@ -125,7 +135,7 @@ mod tests {
     }
 
     fn refused(began: u64, at_once: usize) -> Refused {
-        Refused { began: at(began), at_once, limited: true }
+        Refused { began: at(began), at_once, limited: true, moved: false }
     }
 
     #[test]
@@ -146,6 +156,27 @@ mod tests {
         assert_eq!(all.remaining(at(33)).count(), 0, "it is no longer left alone");
         all.failed(&registry, refused(33, 2), at(34), 0.0);
         assert_eq!(all.admission(&registry, at(35)), Admission::Closed(at(44)), "the first failure since it was well");
+    }
+
+    #[test]
+    fn one_download_that_broke_off_closes_nothing_and_the_next_failure_does() {
+        let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
+        let broken = |began| Refused { limited: false, moved: true, ..refused(began, 8) };
+        let mut all = Cooldowns::default();
+        all.failed(&registry, broken(0), at(5), 0.0);
+        assert_eq!(all.admission(&registry, at(5)), Admission::AtMost(WELL), "as open as before");
+        all.failed(&registry, broken(1), at(6), 0.0);
+        assert_eq!(all.admission(&registry, at(6)), Admission::AtMost(WELL), "what broke with it counts once");
+        assert_eq!(all.remaining(at(6)).count(), 0);
+        let mut well = all.clone();
+        well.succeeded(&registry, at(6));
+        well.failed(&registry, broken(7), at(8), 0.0);
+        assert_eq!(well.admission(&registry, at(8)), Admission::AtMost(WELL), "a success in between: the first again");
+        all.failed(&registry, broken(6), at(9), 0.0);
+        assert_eq!(all.admission(&registry, at(10)), Admission::Closed(at(19)), "two in a row are the registry's");
+        let mut limiting = Cooldowns::default();
+        limiting.failed(&registry, Refused { limited: true, ..broken(0) }, at(1), 0.0);
+        assert_eq!(limiting.admission(&registry, at(2)), Admission::Closed(at(11)), "a limit is no broken network");
     }
 
     fn open_after(at_once: usize, limited: bool, successes: usize) -> Admission {

@@ -222,6 +222,8 @@ pub struct PullError {
     pub reason: &'static str,
     /// The kubelet's message for it.
     pub message: String,
+    /// A download broke off after bytes had come: the registry was there.
+    pub broke_off: bool,
 }
 
 impl fmt::Display for PullError {
@@ -237,12 +239,22 @@ impl PullError {
     pub fn from_runtime(image: &ImageRef, code: Code, text: &str, secrets: &[&str]) -> Self {
         let class = classify(image, code, text);
         let (reason, message) = kubelet_words(image.written(), code, text);
-        Self { class, reason, message: error_text::clean(&message, secrets) }
+        Self { class, reason, message: error_text::clean(&message, secrets), broke_off: false }
     }
 
     /// A failure that this agent found itself, such as its own time-out.
     pub fn own(class: ErrorClass, message: &str) -> Self {
-        Self { class, reason: "ErrImagePull", message: error_text::clean(message, &[]) }
+        Self { class, reason: "ErrImagePull", message: error_text::clean(message, &[]), broke_off: false }
+    }
+
+    /// The same of a pull for which something had come. What then ends with the connection, and not with the registry's
+    /// answer, is a download that broke off.
+    #[must_use]
+    pub fn after_bytes(mut self) -> Self {
+        let text = self.message.to_lowercase();
+        self.broke_off =
+            self.class == ErrorClass::RegistryUnavailable && BROKEN.iter().any(|broken| text.contains(broken));
+        self
     }
 }
 
@@ -262,6 +274,9 @@ pub fn kubelet_words(image: &str, code: Code, text: &str) -> (&'static str, Stri
     }
     ("ErrImagePull", format!("rpc error: code = {} desc = {text}", code.as_str()))
 }
+
+/// What a connection's end says, among the texts of [`ErrorClass::RegistryUnavailable`].
+const BROKEN: [&str; 4] = ["connection reset by peer", "broken pipe", "unexpected eof", ": eof"];
 
 /// Texts of each class, tried in this order: what is more telling comes first. All lower case.
 const TEXTS: &[(ErrorClass, &[&str])] = &[

@@ -3,13 +3,13 @@
 //!
 //! What a pull costs a node is CPU: unpacking, checksums, copying. What it waits for is the network. While the node's
 //! processors have nothing to do although pulls are under way, more of them wait for less; when the processors are busy,
-//! more of them only share what there is. So the number rises while there is idle CPU and images wait for their turn,
-//! quickly at first, because on a far registry every moment in which too few are under way is lost, and falls back
-//! to the first number when the processors stay busy. Time that processors spend waiting for disks counts as busy, so
-//! slow disks hold the number down as well.
+//! more of them only share what there is. Too few cost much on a far registry, and a few too many cost next to nothing
+//! on a near one (docs/benchmarks.md has the figures), and busy processors may be busy with something else. So the
+//! number rises to [`FREELY`] at once, whatever the processors do. Beyond it rises while there is idle CPU and images
+//! wait for their turn, and falls back to it when the processors stay busy.
 //!
-//! Processors that other work keeps busy say nothing about the network. So there a higher number is tried out, and kept,
-//! with a still higher one to follow, while it brings more bytes.
+//! Disks are another matter: where processors wait for them, more pulls only move their heads, and whoever else works
+//! on the node waits as well. So then the number falls, down to one pull.
 
 use std::time::Duration;
 
@@ -19,94 +19,68 @@ use crate::clock::Moment;
 pub const FIRST: usize = 3;
 /// Never more.
 pub const MOST: usize = 16;
+/// Up to so many the number rises without asking the processors; it doubles at each look.
+const FREELY: usize = 8;
+/// Above that it rises by so many at each look.
+const STEP: usize = 2;
 
 /// CRI-O downloads what images share once for each pull, and stores layers one after the other.
-const CRI_O: (usize, usize) = (1, 2);
+const CRI_O: Bounds = Bounds { first: 1, freely: 1, most: 2 };
+const ANY: Bounds = Bounds { first: FIRST, freely: FREELY, most: MOST };
+
 /// From this share of idle CPU on there is room for more.
 const ROOM: f64 = 0.15;
 /// Below this share the processors are busy.
 const BUSY: f64 = 0.05;
-/// Up to this many the number doubles at each look, then it rises by [`STEP`].
-const DOUBLES_TO: usize = 8;
-const STEP: usize = 2;
-/// So many looks in a row at busy processors make the number fall by one.
-const BUSY_LOOKS: u32 = 3;
-/// How long bytes are counted before and after a trial.
-const TRIAL: Duration = Duration::from_secs(1);
-/// What a trial has to bring to be kept.
-const GAIN: f64 = 1.15;
-/// How long no other trial is made after one that brought nothing.
-const CONTENT: Duration = Duration::from_secs(30);
+/// From this share of the processors' time on that is spent waiting for disks, these are the limit.
+const DISKS: f64 = 0.3;
+/// So many looks in a row at busy processors or disks make the number fall by one.
+const LOOKS: u32 = 3;
 
-/// What a look at the node saw.
+/// What a look at the node saw, as shares of the processors' time since the last look, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sight {
     /// Pulls under way.
     pub pulling: usize,
-    /// Share of the processors' time since the last look in which they had nothing to do and waited for no disk, from 0
-    /// to 1.
+    /// They had nothing to do, and waited for no disk.
     pub idle: f64,
+    /// They waited for disks.
+    pub disks: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bounds {
+    first: usize,
+    freely: usize,
+    most: usize,
 }
 
 /// The number, and how it came about.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parallelism {
-    first: usize,
-    most: usize,
+    bounds: Bounds,
     number: usize,
-    /// What trials showed to be worth it: busy processors do not lower the number further.
-    least: usize,
-    busy: u32,
-    room: bool,
+    /// Looks in a row that spoke for fewer.
+    against: u32,
+    /// Bytes came, or a pull ended well: what is waited for is not the first word of a registry.
+    moved: bool,
     began: Option<Moment>,
-    downloaded: u64,
-    window: Option<Window>,
-    trial: Option<Trial>,
-    content_until: Moment,
-}
-
-/// What there was before a higher number was tried out.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Trial {
-    number: usize,
-    bytes_per_second: f64,
-}
-
-/// From when on bytes are counted, at an unchanged number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Window {
-    number: usize,
-    began: Moment,
-    downloaded: u64,
 }
 
 impl Default for Parallelism {
     fn default() -> Self {
-        Self::between(FIRST, MOST)
+        Self::within(ANY)
     }
 }
 
 impl Parallelism {
     /// For the runtime of this name, as CRI's Version tells it.
     pub fn of(runtime: &str) -> Self {
-        let (first, most) = if runtime == "cri-o" { CRI_O } else { (FIRST, MOST) };
-        Self::between(first, most)
+        Self::within(if runtime == "cri-o" { CRI_O } else { ANY })
     }
 
-    fn between(first: usize, most: usize) -> Self {
-        Self {
-            first,
-            most,
-            number: first,
-            least: first,
-            busy: 0,
-            room: false,
-            began: None,
-            downloaded: 0,
-            window: None,
-            trial: None,
-            content_until: Moment::default(),
-        }
+    fn within(bounds: Bounds) -> Self {
+        Self { bounds, number: bounds.first, against: 0, moved: false, began: None }
     }
 
     /// Pulls that may run at once now.
@@ -117,7 +91,7 @@ impl Parallelism {
     /// Nothing is left that waits for its turn: the next images begin with the first number, because the network and
     /// the node may be different by then.
     pub fn rest(&mut self) {
-        *self = Self::between(self.first, self.most);
+        *self = Self::within(self.bounds);
     }
 
     /// How long after this moment the next look is due, while images wait for their turn. The first looks are frequent:
@@ -131,61 +105,39 @@ impl Parallelism {
         }
     }
 
+    /// Bytes came, or a pull ended well.
+    pub fn moved(&mut self) {
+        self.moved = true;
+    }
+
     /// Images wait for their turn, and this was seen.
     pub fn looked(&mut self, sight: Sight) {
-        self.room = sight.idle >= ROOM;
-        if sight.idle < BUSY {
-            // a trial runs to its end
-            self.busy += u32::from(self.trial.is_none());
-            if self.busy >= BUSY_LOOKS {
-                self.busy = 0;
-                self.number = (self.number - 1).max(self.least.min(self.number));
-            }
-            return;
-        }
-        self.busy = 0;
-        // where another limit holds pulls up, more would not change anything
-        if self.room && sight.pulling >= self.number {
-            self.number = self.more();
-        }
-    }
-
-    fn more(&self) -> usize {
-        let more = if self.number < DOUBLES_TO { (self.number * 2).min(DOUBLES_TO) } else { self.number + STEP };
-        more.min(self.most)
-    }
-
-    /// So many bytes were downloaded since the last call, with so many pulls under way.
-    pub fn downloaded(&mut self, bytes: u64, pulling: usize, now: Moment) {
-        self.downloaded = self.downloaded.saturating_add(bytes);
-        let fresh = Window { number: self.number, began: now, downloaded: self.downloaded };
-        let Some(window) = self.window.filter(|w| w.number == self.number) else {
-            // the processors changed the number: what was counted before says nothing about it
-            self.window = Some(fresh);
-            self.trial = None;
-            return;
+        let Bounds { freely, most, .. } = self.bounds;
+        let least = if sight.disks >= DISKS {
+            1
+        } else if sight.idle < BUSY {
+            freely
+        } else {
+            self.number
         };
-        let took = now.since(window.began);
-        if took < TRIAL {
+        if self.number > least {
+            self.against += 1;
+            if self.against >= LOOKS {
+                self.against = 0;
+                self.number -= 1;
+            }
             return;
         }
-        let bytes_per_second = (self.downloaded - window.downloaded) as f64 / took.as_secs_f64();
-        match self.trial.take() {
-            Some(before) if bytes_per_second >= before.bytes_per_second * GAIN => self.least = self.number,
-            Some(before) => {
-                self.number = before.number;
-                self.content_until = now + CONTENT;
-            }
-            None => {}
+        self.against = 0;
+        // where another limit holds pulls up, more would not change anything
+        if sight.disks >= DISKS || sight.pulling < self.number {
+            return;
         }
-        // with room the processors decide; without any byte there is nothing to compare
-        let comparable = !self.room && bytes_per_second > 0.0 && pulling >= self.number;
-        let more = self.more();
-        if comparable && now >= self.content_until && more > self.number {
-            self.trial = Some(Trial { number: self.number, bytes_per_second });
-            self.number = more;
+        if self.number < freely {
+            self.number = (self.number * 2).min(freely);
+        } else if sight.idle >= ROOM && self.moved {
+            self.number = (self.number + STEP).min(most);
         }
-        self.window = Some(Window { number: self.number, ..fresh });
     }
 }
 

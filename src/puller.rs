@@ -135,5 +135,5 @@ fn together(mut failures: Vec<PullError>) -> PullError {
         [one] => (last.reason, (*one).to_owned()),
         several => ("ErrImagePull", format!("[{}]", several.join(", "))),
     };
-    PullError { class, reason, message: error_text::one_line(&message) }
+    PullError { class, reason, message: error_text::one_line(&message), broke_off: false }
 }

@@ -292,6 +292,7 @@ impl Stock {
                         began,
                         at_once: self.pulling_from(&registry),
                         limited: error.class == ErrorClass::RateLimited,
+                        moved: error.broke_off,
                     };
                     self.cooldowns.failed(&registry, refused, now, random);
                 } else if error.class.is_registrys_answer() {

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     ReadyWhen, Reporter,
-    attempt::{self, Attempt, Done},
+    attempt::{self, Attempt, Brought, Done},
     budget::NodeBudget,
     cluster::{Cluster, News, replace_if_new},
     disk::{Disk, Measured},
@@ -37,6 +37,7 @@ use crate::{
     metrics::Metrics,
     node_view::NodeView,
     plan::Action,
+    progress::Sample,
     runtime::{Runtime, StoreEvent},
     spread,
     status::Status,
@@ -113,6 +114,8 @@ pub struct Keeper<R> {
     disk: Disk,
     pins: Pins,
     pulls: JoinSet<Done>,
+    /// Pulls that ended well, and are asked what they brought.
+    partings: JoinSet<(u64, Option<Sample>)>,
     /// Pulls under way, each with its number.
     pulling: HashMap<TargetKey, (u64, AbortHandle)>,
     /// Pulls begun so far.
@@ -158,6 +161,7 @@ impl<R: Reporter> Keeper<R> {
             // what is pulled once may be but a part of what an agent has pinned
             pins: Pins::new(settings.once.is_none()),
             pulls: JoinSet::new(),
+            partings: JoinSet::new(),
             pulling: HashMap::new(),
             begun: 0,
             progress: Following::new(),
@@ -192,6 +196,10 @@ impl<R: Reporter> Keeper<R> {
                     }
                 }
                 Some(done) = self.pulls.join_next() => self.pulled(done),
+                Some(Ok((number, last))) = self.partings.join_next() => {
+                    let counted = self.progress.end(number, last, self.clock.now());
+                    self.downloaded(counted.unwrap_or_default());
+                }
                 () = self.parallelism.due() => {
                     if !self.parallelism.look(self.pulling.len(), self.clock.now()) {
                         continue;
@@ -201,9 +209,7 @@ impl<R: Reporter> Keeper<R> {
                     let counted = self.progress.saw(answer, self.stock.desired().limits.stall_timeout, self.clock.now());
                     self.downloaded(counted);
                     self.progress.report(&self.stock, &mut self.reporter);
-                    if !self.parallelism.sampled(self.pulling.len(), self.clock.now()) {
-                        continue;
-                    }
+                    continue;
                 }
                 Some(query) = inputs.queries.recv() => {
                     self.answer(query);
@@ -239,7 +245,7 @@ impl<R: Reporter> Keeper<R> {
         }
         let gone = self.runtime.is_none() && self.was_linked;
         let at_rest = self.stock.list_read() && self.stock.looked() && self.stock.at_rest(once.retry_until.is_some());
-        at_rest || (gone && once.retry_until.is_none())
+        (at_rest && self.partings.is_empty()) || (gone && once.retry_until.is_none())
     }
 
     /// Plans, starts what may start, and tells what changed.
@@ -312,7 +318,13 @@ impl<R: Reporter> Keeper<R> {
         // a pull that was ended by this keeper has nothing to tell
         let Ok(Done { number, key, began, outcome, lookups, problems, seen, brought }) = done else { return };
         let now = self.clock.now();
-        let counted = self.progress.end(number, brought, now);
+        let counted = match brought {
+            Brought::Known(brought) => self.progress.end(number, brought, now),
+            Brought::Asked(parting) => self.progress.part(number, parting).map(|parting| {
+                self.partings.spawn(parting.ask(number));
+                Counted::new()
+            }),
+        };
         // one that had ended when its entry went away must not be taken for the pull of an entry that came back
         if self.pulling.get(&key).is_none_or(|(current, _)| *current != number) {
             return;
@@ -339,6 +351,9 @@ impl<R: Reporter> Keeper<R> {
         }
         self.measure();
         let failed = matches!(outcome, Outcome::Failed(_));
+        if matches!(outcome, Outcome::Pulled { .. }) {
+            self.parallelism.moved();
+        }
         self.stock.finished(&key, outcome, began, now, fastrand::f64());
         if self.stock.find(&key).is_some_and(|index| self.stock.target(index).0.pin) {
             // a pull replaces the record that it names, and its labels with it
@@ -354,7 +369,9 @@ impl<R: Reporter> Keeper<R> {
     fn downloaded(&mut self, counted: Counted) {
         for (registry, bytes) in counted {
             self.metrics.downloaded(&registry, bytes);
-            self.parallelism.downloaded(bytes);
+            if bytes > 0 {
+                self.parallelism.moved();
+            }
         }
     }
 

@@ -21,8 +21,6 @@ pub(super) struct Watch {
     next: Option<Instant>,
     /// The processors' counters at the last look, and when that was.
     last: Option<(Processors, Instant)>,
-    /// Bytes that were downloaded since the runtime was asked about all pulls.
-    downloaded: u64,
 }
 
 impl Watch {
@@ -58,18 +56,11 @@ impl Watch {
         }
     }
 
-    /// So many bytes were downloaded.
-    pub(super) fn downloaded(&mut self, bytes: u64) {
-        self.downloaded = self.downloaded.saturating_add(bytes);
-    }
-
-    /// The runtime was asked about all pulls under way. Says whether the number is another one now.
-    pub(super) fn sampled(&mut self, pulling: usize, now: Moment) -> bool {
-        let (before, bytes) = (self.number(), std::mem::take(&mut self.downloaded));
+    /// Bytes came, or a pull ended well.
+    pub(super) fn moved(&mut self) {
         if self.next.is_some() {
-            self.parallelism.downloaded(bytes, pulling, now);
+            self.parallelism.moved();
         }
-        self.changed(before)
     }
 
     /// Looks, and says whether the number is another one now.
@@ -79,7 +70,8 @@ impl Watch {
         self.next = Some(at + self.parallelism.until_next_look(now));
         let processors = Processors::now();
         if let (Some(new), Some((old, then))) = (processors, self.last) {
-            self.parallelism.looked(Sight { pulling, idle: new.idle_since(old, at - then) });
+            let share = |of: fn(&Processors) -> u64| new.share_since(&old, of, at - then);
+            self.parallelism.looked(Sight { pulling, idle: share(|p| p.idle), disks: share(|p| p.disks) });
         }
         self.last = processors.map(|processors| (processors, at));
         self.changed(before)
@@ -94,12 +86,14 @@ impl Watch {
     }
 }
 
-/// Counters of all processors of the machine, whatever of it belongs to this process.
+/// Counters of all processors of the machine, whatever of it belongs to this process: ticks of all of them together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Processors {
     count: u32,
-    /// Ticks of all of them together with nothing to do and nothing to wait for.
+    /// With nothing to do and nothing to wait for.
     idle: u64,
+    /// With nothing to do but to wait for a disk.
+    disks: u64,
 }
 
 impl Processors {
@@ -109,17 +103,19 @@ impl Processors {
 
     fn read(stat: &str) -> Option<Self> {
         let mut lines = stat.lines().take_while(|line| line.starts_with("cpu"));
-        // user, nice, system, idle, …
-        let idle = lines.next()?.split_whitespace().nth(4)?.parse().ok()?;
+        // user, nice, system, idle, iowait, …
+        let mut counters = lines.next()?.split_whitespace().skip(4);
+        let (idle, disks) = (counters.next()?.parse().ok()?, counters.next()?.parse().ok()?);
         let count = u32::try_from(lines.count()).ok().filter(|count| *count > 0)?;
-        Some(Self { count, idle })
+        Some(Self { count, idle, disks })
     }
 
-    /// The share of idle time between two readings.
-    fn idle_since(self, earlier: Self, between: Duration) -> f64 {
-        let idle = TICK.as_secs_f64() * self.idle.saturating_sub(earlier.idle) as f64;
+    /// The share of what one counter counts between two readings.
+    fn share_since(&self, earlier: &Self, of: fn(&Self) -> u64, between: Duration) -> f64 {
+        // the kernel says of the time that is spent waiting for disks that it may go down
+        let counted = TICK.as_secs_f64() * of(self).saturating_sub(of(earlier)) as f64;
         let all = between.as_secs_f64() * f64::from(self.count);
-        if all > 0.0 { (idle / all).min(1.0) } else { 0.0 }
+        if all > 0.0 { (counted / all).min(1.0) } else { 0.0 }
     }
 }
 
@@ -132,15 +128,15 @@ mod tests {
         let stat = "cpu  131589 77740 23981 92817 2147 0 288 291 0 0\ncpu0 66851 36300 12144 47775 1093 0 103 148 0 0\n\
                     cpu1 64738 41439 11837 45041 1053 0 185 142 0 0\nintr 1 2\ncpux\n";
         let before = Processors::read(stat).unwrap();
-        assert_eq!(before, Processors { count: 2, idle: 92817 });
-        let after = Processors { idle: 92817 + 5, ..before };
-        let share = after.idle_since(before, Duration::from_millis(100));
+        assert_eq!(before, Processors { count: 2, idle: 92817, disks: 2147 });
+        let after = Processors { idle: 92817 + 5, disks: 2147 + 10, ..before };
+        let tenth = Duration::from_millis(100);
+        let share = after.share_since(&before, |p| p.idle, tenth);
         assert!((share - 0.25).abs() < 1e-9, "5 of 20 ticks: {share}");
-        assert!(
-            before.idle_since(after, Duration::from_millis(100)) <= 0.0,
-            "counters that jump back are no idle time"
-        );
+        let share = after.share_since(&before, |p| p.disks, tenth);
+        assert!((share - 0.5).abs() < 1e-9, "10 of 20 ticks: {share}");
+        assert!(before.share_since(&after, |p| p.idle, tenth) <= 0.0, "counters that jump back are no idle time");
         assert_eq!(Processors::read(""), None);
-        assert_eq!(Processors::read("cpu 1 2 3 4\n"), None, "without processors");
+        assert_eq!(Processors::read("cpu 1 2 3 4 5\n"), None, "without processors");
     }
 }

@@ -77,6 +77,11 @@ impl Follow {
         }
     }
 
+    /// The pull ended well: what it brought can be asked later.
+    pub(super) fn part(self, runtime: Runtime) -> Parting {
+        Parting { follow: self, runtime }
+    }
+
     /// The pull ended: what it brought, before its lease is let go.
     pub(super) async fn finish(self, runtime: &Runtime) -> Option<Sample> {
         self.leased_at.get()?;
@@ -91,6 +96,19 @@ impl Follow {
     }
 }
 
+/// A pull that ended and whose lease is still to be let go.
+pub(super) struct Parting {
+    follow: Follow,
+    runtime: Runtime,
+}
+
+impl Parting {
+    /// What the pull of this number brought.
+    pub(super) async fn ask(self, number: u64) -> (u64, Option<Sample>) {
+        (number, self.follow.finish(&self.runtime).await)
+    }
+}
+
 /// The number under which a last sample has its only lease.
 const LAST: u64 = 0;
 
@@ -102,6 +120,8 @@ struct Followed {
     lease: LeaseId,
     leased_at: Arc<OnceLock<RuntimeTime>>,
     tracked: bool,
+    /// The image is there, and what was brought is being asked.
+    parting: bool,
     stalled: Option<oneshot::Sender<PullError>>,
 }
 
@@ -147,11 +167,23 @@ impl Following {
             lease,
             leased_at,
             tracked: false,
+            parting: false,
             stalled: Some(sender),
         };
         self.next = if self.pulls.is_empty() { Instant::now() + FIRST } else { self.next.min(Instant::now() + FIRST) };
         self.pulls.insert(number, followed);
         follow
+    }
+
+    /// A pull ended well, and what it brought is going to be asked. Gives nothing back where it was not followed.
+    pub(super) fn part(&mut self, number: u64, parting: Parting) -> Option<Parting> {
+        let followed = self.pulls.get_mut(&number)?;
+        if followed.leased_at.get().is_none() {
+            self.pulls.remove(&number);
+            return None;
+        }
+        followed.parting = true;
+        Some(parting)
     }
 
     /// A pull ended by itself, and this is what it brought. None where it was not followed.
@@ -269,7 +301,7 @@ impl Following {
 
     /// Tells how far each image is.
     pub(super) fn report(&self, stock: &Stock, reporter: &mut impl Reporter) {
-        for followed in self.pulls.values() {
+        for followed in self.pulls.values().filter(|followed| !followed.parting) {
             if let (Some(index), Some(progress)) = (stock.find(&followed.key), self.tracker.of(&followed.key)) {
                 reporter.progress(stock.target(index).0.image.written(), progress);
             }

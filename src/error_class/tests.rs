@@ -111,6 +111,18 @@ fn the_code_decides_first() {
 }
 
 #[test]
+fn a_download_broke_off_only_where_bytes_had_come_and_the_connection_ended() {
+    let app = image("registry.example.com/app:v1");
+    let error = |text| PullError::from_runtime(&app, Code::Unknown, text, &[]);
+    let reset = "failed to copy: read tcp 10.0.0.1:1->10.0.0.2:443: read: connection reset by peer";
+    assert!(!error(reset).broke_off, "nobody said that bytes had come");
+    assert!(error(reset).after_bytes().broke_off);
+    assert!(error("failed to copy: httpReadSeeker: failed open: unexpected EOF").after_bytes().broke_off);
+    assert!(!error("unexpected status: 503 Service Unavailable").after_bytes().broke_off, "the registry's answer");
+    assert!(!error("dial tcp 10.0.0.2:443: connect: connection refused").after_bytes().broke_off, "nobody is there");
+}
+
+#[test]
 fn a_name_does_not_decide() {
     for name in ["registry.example.com/x509:/", "evil.example.com/no-space/429"] {
         let Ok(app) = ImageRef::parse(name.trim_end_matches(":/")) else { continue };

@@ -33,6 +33,7 @@ fn warm(world: World, mut auto: Option<&mut Parallelism>, fixed: usize) -> f64 {
                     auto.looked(Sight {
                         pulling: pulls.len(),
                         idle: idle / (now - looked) as f64 * STEP_MILLIS as f64,
+                        disks: 0.0,
                     });
                     (idle, looked) = (0.0, now);
                     next = Some(now + u64::try_from(auto.until_next_look(moment).as_millis()).unwrap());
@@ -55,6 +56,9 @@ fn warm(world: World, mut auto: Option<&mut Parallelism>, fixed: usize) -> f64 {
                 pull.1 -= dt * speed;
             }
             pull.0 -= dt;
+        }
+        if let Some(auto) = auto.as_deref_mut().filter(|_| pulls.iter().any(|p| p.0 <= world.download)) {
+            auto.moved();
         }
         pulls.retain(|(left, work)| *left > 0.0 || *work > 0.0);
         now += STEP_MILLIS;
@@ -80,61 +84,48 @@ fn as_good_as_the_best_number_on_near_and_far_registries() {
     assert!(ratio(large_node) < 1.15, "{}", ratio(large_node));
 }
 
+/// The number after each of so many looks.
+fn looks(auto: &mut Parallelism, count: usize, idle: f64, disks: f64) -> Vec<usize> {
+    let look = |_| {
+        auto.looked(Sight { pulling: auto.number(), idle, disks });
+        auto.number()
+    };
+    (0..count).map(look).collect()
+}
+
 #[test]
-fn busy_processors_keep_the_number_where_it_begins() {
-    let mut auto = Parallelism::default();
-    for _ in 0..100 {
-        auto.looked(Sight { pulling: auto.number(), idle: 0.0 });
-        assert_eq!(auto.number(), FIRST);
+fn the_first_eight_come_quickly_whatever_the_processors_do() {
+    for idle in [0.0, 0.1, 0.9] {
+        assert_eq!(looks(&mut Parallelism::default(), 4, idle, 0.0), [6, 8, 8, 8], "{idle}");
     }
 }
 
 #[test]
-fn idle_processors_raise_it_quickly_and_busy_ones_lower_it_again() {
+fn idle_processors_raise_it_further_once_bytes_came_and_busy_ones_lower_it_again() {
     let mut auto = Parallelism::default();
-    let mut look = |idle| {
-        auto.looked(Sight { pulling: auto.number(), idle });
-        auto.number()
-    };
-    let rise: Vec<_> = (0..7).map(|_| look(0.9)).collect();
-    assert_eq!(rise, [6, 8, 10, 12, 14, 16, 16]);
-    let fall: Vec<_> = (0..60).map(|_| look(0.0)).collect();
-    assert_eq!(fall[..4], [16, 16, 15, 15]);
-    assert_eq!(fall[59], FIRST);
-}
-
-/// The number in each second, on a node without room and with a registry that gives so many MB/s to so many pulls.
-fn numbers_on_a_busy_node(rate_at: impl Fn(usize) -> u64, seconds: u64) -> Vec<usize> {
-    let mut auto = Parallelism::default();
-    let numbers = (0..=seconds).map(|second| {
-        auto.looked(Sight { pulling: auto.number(), idle: 0.0 });
-        let bytes = rate_at(auto.number()) * 1_000_000;
-        auto.downloaded(bytes, auto.number(), Moment::after_start(Duration::from_secs(second)));
-        auto.number()
-    });
-    numbers.collect()
+    assert_eq!(looks(&mut auto, 10, 0.9, 0.0)[9], FREELY, "nothing came yet");
+    auto.moved();
+    assert_eq!(looks(&mut auto, 5, 0.9, 0.0), [10, 12, 14, 16, 16]);
+    assert_eq!(looks(&mut auto, 20, 0.1, 0.0)[19], MOST, "neither idle nor busy");
+    let fall = looks(&mut auto, 60, 0.0, 0.0);
+    assert_eq!((&fall[..4], fall[59]), (&[16, 16, 15, 15][..], FREELY));
 }
 
 #[test]
-fn on_a_busy_node_more_are_tried_and_kept_while_they_bring_more() {
-    let far = numbers_on_a_busy_node(|n| n as u64 * 10, 30);
-    assert_eq!(far[..6], [3, 6, 8, 10, 12, 14]);
-    assert!(far[6..].iter().all(|n| *n >= 14), "{far:?}");
-    let narrow = numbers_on_a_busy_node(|n| (n as u64 * 10).min(60), 30);
-    assert_eq!(narrow[..3], [3, 6, 8]);
-    assert!(narrow[3..].iter().all(|n| *n == 6), "more than six bring nothing: {narrow:?}");
-    let full = numbers_on_a_busy_node(|_| 60, 60);
-    assert_eq!(full[..4], [3, 6, 3, 3], "one trial that brings nothing");
-    assert!(full[2..30].iter().all(|n| *n == 3), "and none for a while: {full:?}");
-    assert_eq!(full.iter().filter(|n| **n == 6).count(), 2, "then one more: {full:?}");
-    let unknown = numbers_on_a_busy_node(|_| 0, 30);
-    assert!(unknown.iter().all(|n| *n == FIRST), "nothing to compare");
+fn waiting_for_disks_lowers_it_to_one() {
+    let mut auto = Parallelism::default();
+    auto.moved();
+    looks(&mut auto, 2, 0.9, 0.0);
+    let fall = looks(&mut auto, 60, 0.2, 0.5);
+    assert_eq!((&fall[..4], fall[59]), (&[8, 8, 7, 7][..], 1), "idle processors beside do not count");
+    assert_eq!(looks(&mut auto, 5, 0.5, 0.0), [2, 4, 8, 10, 12], "it comes back as it began");
+    assert_eq!(looks(&mut Parallelism::default(), 3, 0.5, 0.5), [3, 3, 2], "from the start");
 }
 
 #[test]
 fn what_another_limit_holds_up_is_not_raised() {
     let mut auto = Parallelism::default();
-    auto.looked(Sight { pulling: 2, idle: 1.0 });
+    auto.looked(Sight { pulling: 2, idle: 1.0, disks: 0.0 });
     assert_eq!(auto.number(), FIRST, "two are under way although three might be");
 }
 
@@ -142,17 +133,17 @@ fn what_another_limit_holds_up_is_not_raised() {
 fn cri_o_gets_one_pull_and_two_while_the_node_idles() {
     let mut auto = Parallelism::of("cri-o");
     assert_eq!(auto.number(), 1);
-    for _ in 0..5 {
-        auto.looked(Sight { pulling: auto.number(), idle: 0.9 });
-    }
-    assert_eq!(auto.number(), 2);
+    auto.moved();
+    assert_eq!(looks(&mut auto, 3, 0.0, 0.0), [1, 1, 1]);
+    assert_eq!(looks(&mut auto, 3, 0.9, 0.0), [2, 2, 2]);
     assert_eq!(Parallelism::of("containerd"), Parallelism::default());
 }
 
 #[test]
 fn it_begins_anew_after_a_rest() {
     let mut auto = Parallelism::default();
-    auto.looked(Sight { pulling: 3, idle: 1.0 });
+    auto.moved();
+    looks(&mut auto, 3, 0.9, 0.0);
     assert!(auto.number() > FIRST);
     auto.rest();
     assert_eq!(auto, Parallelism::default());
@@ -161,13 +152,15 @@ fn it_begins_anew_after_a_rest() {
 proptest! {
     #[test]
     fn it_never_leaves_its_bounds(
-        looks in prop::collection::vec((0usize..40, 0.0f64..=1.0, 0u64..1_000_000_000), 0..200)
+        looks in prop::collection::vec((0usize..40, 0.0f64..=1.0, 0.0f64..=1.0, any::<bool>()), 0..200)
     ) {
         let mut auto = Parallelism::default();
-        for (second, (pulling, idle, bytes)) in looks.into_iter().enumerate() {
-            auto.looked(Sight { pulling, idle });
-            auto.downloaded(bytes, pulling, Moment::after_start(Duration::from_secs(second as u64)));
-            prop_assert!((FIRST..=MOST).contains(&auto.number()));
+        for (pulling, idle, disks, moved) in looks {
+            if moved {
+                auto.moved();
+            }
+            auto.looked(Sight { pulling, idle, disks });
+            prop_assert!((1..=MOST).contains(&auto.number()));
         }
     }
 }

@@ -119,6 +119,9 @@ pub(crate) fn all() -> Vec<Fault> {
             ["RateLimited"] => "BackOff RateLimited, the others wait for the cool-down",
             ["Tls"] => "BackOff Tls",
             ["Unknown"] => "BackOff Unknown",
+            _ if matches!(act, Act::ResetInLayers | Act::Wrong(stand_in::Fault::TruncatedLayers)) => {
+                "BackOff RegistryUnavailable; the second in a row closes the registry"
+            }
             _ => "BackOff RegistryUnavailable, the others wait for the cool-down",
         };
         Fault::new(name, On::Containerd, done, expected, move |place| run(place, act.clone(), classes))
