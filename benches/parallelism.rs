@@ -17,17 +17,10 @@ use std::{
     fs::File,
     io::Write as _,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tokio::{
-    sync::Semaphore,
-    task::JoinSet,
-    time::{Instant, sleep},
-};
 
 #[path = "parallelism/cells.rs"]
 mod cells;
@@ -36,18 +29,14 @@ mod support;
 
 use cells::Cell;
 use support::{
-    agent::{Agent, AgentOptions},
     containerd::Containerd,
     parts::{self, ContainerdPart},
     registry::{Registry, RegistryKind},
+    warming::{self, Warming},
 };
 
 /// What `auto` may choose, and a list may name.
 const NUMBERS: &str = "1,2,3,4,6,8,12,16";
-/// A pull that failed is made again after so long, as the kubelet does; twice as long each time.
-const BACK_OFF: Duration = Duration::from_secs(10);
-const ATTEMPTS: u32 = 6;
-const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Who warms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,15 +54,6 @@ impl std::fmt::Display for Contender {
             Self::Auto => write!(f, "auto"),
         }
     }
-}
-
-/// One warming.
-struct Warming {
-    seconds: f64,
-    /// Pulls that failed on the way.
-    failures: u32,
-    /// Requests that were answered with 429.
-    refused: u64,
 }
 
 fn main() -> Result<()> {
@@ -111,16 +91,22 @@ async fn measure() -> Result<()> {
             for part in &containerds {
                 let mut line = format!("{round} {:<14} {:<16}", part.name(), cell.name());
                 for contender in contenders(&numbers, cell.images.len(), round) {
-                    let warming = warm(part, cell, &registry, contender, &binary, round).await?;
+                    let (warming, refused) = match warm(part, cell, &registry, contender, &binary, round).await {
+                        Ok(came) => came,
+                        Err(error) => {
+                            write!(line, " {contender} did not end: {error:#};")?;
+                            continue;
+                        }
+                    };
                     write!(line, " {contender} {:.2}", warming.seconds)?;
-                    if warming.failures > 0 || warming.refused > 0 {
-                        write!(line, " ({} failed, {} refused)", warming.failures, warming.refused)?;
+                    if warming.failures > 0 || refused > 0 {
+                        write!(line, " ({} failed, {} refused)", warming.failures, refused)?;
                     }
                     if let Some(file) = &mut output {
                         let record = json!({
                             "containerd": part.generation, "version": part.version, "profile": cell.network.name(),
                             "set": cell.set, "images": cell.images.len(), "contender": contender.to_string(),
-                            "round": round, "seconds": warming.seconds, "failures": warming.failures, "refused": warming.refused,
+                            "round": round, "seconds": warming.seconds, "failures": warming.failures, "refused": refused,
                         });
                         writeln!(file, "{record}")?;
                     }
@@ -148,71 +134,18 @@ async fn warm(
     contender: Contender,
     binary: &Path,
     round: usize,
-) -> Result<Warming> {
+) -> Result<(Warming, u64)> {
     let front = cell.network.before(registry, round as u64)?;
     let containerd = Containerd::start(part, &[]).await?;
     let upstream = front.upstream(registry);
     containerd.route(cells::HOST, &upstream)?;
-    let mut warming = match contender {
-        Contender::Bare(n) => bare(&containerd, &cell.images, n).await?,
-        Contender::Auto => by_agent(&containerd, &cell.images, binary).await?,
+    let warming = match contender {
+        Contender::Bare(n) => warming::bare(&containerd, &cell.images, n).await?,
+        Contender::Auto => warming::by_agent(&containerd, &cell.images, binary).await?,
     };
     let there = containerd.images().await?;
     ensure!(cell.images.iter().all(|image| there.contains(image)), "not all images are there");
-    warming.refused = front.refused();
-    Ok(warming)
-}
-
-async fn bare(containerd: &Containerd, images: &[String], at_once: usize) -> Result<Warming> {
-    let places = Arc::new(Semaphore::new(at_once));
-    let mut pulls = JoinSet::new();
-    let began = Instant::now();
-    for image in images {
-        let (client, places, image) = (containerd.client().clone(), places.clone(), image.clone());
-        pulls.spawn(async move {
-            for failures in 0..ATTEMPTS {
-                let place = places.acquire().await?;
-                match client.pull(&image).await {
-                    Ok(_) => return Ok(failures),
-                    Err(status) => tell(&image, &status),
-                }
-                drop(place);
-                sleep(BACK_OFF * 2_u32.pow(failures)).await;
-            }
-            anyhow::bail!("{image} cannot be pulled in {ATTEMPTS} attempts")
-        });
-    }
-    let mut failures = 0;
-    while let Some(pull) = pulls.join_next().await {
-        failures += pull??;
-    }
-    Ok(Warming { seconds: began.elapsed().as_secs_f64(), failures, refused: 0 })
-}
-
-fn tell(image: &str, status: &tonic::Status) {
-    if std::env::var_os("PREPULL_BENCH_ERRORS").is_some() {
-        println!("{image}: {}", status.message());
-    }
-}
-
-/// From the start of the process until it says that all is there: its start-up counts.
-async fn by_agent(containerd: &Containerd, images: &[String], binary: &Path) -> Result<Warming> {
-    let list = images.iter().fold("images:\n".to_owned(), |list, image| list + "  - " + image + "\n");
-    let began = Instant::now();
-    let agent = Agent::start(binary, &containerd.socket(), &list, &AgentOptions::default())?;
-    // the probe's answer costs the agent least
-    while !agent.get("/readyz").await.is_ok_and(|(code, _)| code == 200) {
-        ensure!(began.elapsed() < PATIENCE, "the agent does not get warm; its log:\n{}", agent.log());
-        sleep(Duration::from_millis(5)).await;
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    let (_, page) = agent.get("/metrics").await?;
-    let failed = page.lines().filter(|l| l.starts_with("prepull_pulls_total{") && l.contains("result=\"failure\""));
-    let failures = failed.filter_map(|l| l.rsplit_once(' ')?.1.parse::<u32>().ok()).sum();
-    if std::env::var_os("PREPULL_BENCH_ERRORS").is_some() {
-        println!("{}", agent.log());
-    }
-    Ok(Warming { seconds, failures, refused: 0 })
+    Ok((warming, front.refused()))
 }
 
 fn variable(name: &str, otherwise: &str) -> String {

@@ -40,3 +40,4 @@ pub mod tenant;
 pub mod token_server;
 pub mod trials;
 pub mod unix_server;
+pub mod warming;
