@@ -3,7 +3,12 @@
 
 mod support;
 
-use std::{fs, process::Output, sync::Arc, time::Duration};
+use std::{
+    fs,
+    process::{Output, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use axum::{
@@ -16,7 +21,12 @@ use axum::{
 use prepull::list::revision;
 use serde_json::{Value, json};
 use support::background::Background;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 /// An API server's answer for one agent.
 #[derive(Debug, Clone)]
@@ -91,14 +101,19 @@ impl Cluster {
         self.world.borrow().asked.iter().filter(|path| path.contains(what)).count()
     }
 
-    async fn status(&self, arguments: &[&str]) -> Result<Said> {
-        let command = tokio::process::Command::new(env!("CARGO_BIN_EXE_prepull"))
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        command
             .arg("status")
             .args(arguments)
             .env("PREPULL_KUBECONFIG", self.folder.path().join("kubeconfig"))
-            .kill_on_drop(true)
-            .output();
-        let Output { status, stdout, stderr } = tokio::time::timeout(Duration::from_mins(2), command).await??;
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn status(&self, arguments: &[&str]) -> Result<Said> {
+        let output = self.command(arguments).output();
+        let Output { status, stdout, stderr } = timeout(Duration::from_mins(2), output).await??;
         Ok(Said { code: status.code(), out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)? })
     }
 }
@@ -275,6 +290,28 @@ async fn who_was_warm_earlier_is_asked_again_at_the_end() -> Result<()> {
     let (said, ()) = tokio::try_join!(waiting, change)?;
     let said = said.ends(0)?;
     ensure!(said.err.contains("1 of 2 nodes warm with the lists as they are now; waiting for a\n"), "{said:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn watching_asks_anew_each_time() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", true, Says::Warm(FIRST))])?;
+    // neither its pod nor the list tells that an image is lost
+    cluster.change(|world| world.args.push("--ready-when=running"));
+    let mut watching = cluster.command(&["--watch", "-o", "json"]).stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(watching.stdout.take().context("no stdout")?).lines();
+    let mut shows = async |warm: &str| -> Result<()> {
+        while let Some(line) = lines.next_line().await? {
+            if line.trim() == warm {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("it ended without {warm}")
+    };
+    let bound = Duration::from_secs(30);
+    timeout(bound, shows("\"warm\": 1,")).await??;
+    cluster.change(|world| world.nodes[0].says = Says::Cold(FIRST));
+    timeout(bound, shows("\"warm\": 0,")).await.context("it never looked again")??;
     Ok(())
 }
 

@@ -69,6 +69,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return waited(&mut rounds, min_warm, timeout, format, nodes).await;
     }
     loop {
+        // what one look proved says nothing about the next: here every look is shown
+        rounds.forget();
         let picture = match rounds.look().await {
             Ok(picture) => picture,
             Err(Trouble::NoAnswer(why)) if watch => {
