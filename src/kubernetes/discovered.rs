@@ -69,6 +69,11 @@ pub enum ApplyError {
     NoAnswer(ConfigMapName, &'static str, Trouble),
 }
 
+/// Whether discovery keeps the list in this ConfigMap.
+pub(super) fn is_kept(map: &ConfigMap) -> bool {
+    map.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL)).is_some_and(|value| value == "true")
+}
+
 /// Brings a list into a ConfigMap.
 pub async fn apply(client: &Client, name: &ConfigMapName, text: &str) -> Result<Applied, ApplyError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &name.namespace);
@@ -76,8 +81,7 @@ pub async fn apply(client: &Client, name: &ConfigMapName, text: &str) -> Result<
         Some(map) => map,
         None => made(&api, name).await?,
     };
-    let labels = there.metadata.labels.as_ref();
-    if labels.and_then(|labels| labels.get(LABEL)).is_none_or(|value| value != "true") {
+    if !is_kept(&there) {
         return Err(ApplyError::NotOurs(name.clone()));
     }
     let before = there.data.as_ref().and_then(|data| data.get(KEY));
