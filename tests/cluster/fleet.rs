@@ -33,6 +33,13 @@ fn status(kube: &Kube, arguments: &[&str]) -> Result<Said> {
     Ok(Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
 }
 
+/// Waits with these rights until every node is warm with every list as it is.
+pub(crate) fn waits(kube: &Kube) -> Result<()> {
+    let said = status(kube, &["--wait", "--timeout=2m"])?;
+    ensure!(said.code == Some(0), "{} {}", said.out, said.err);
+    Ok(())
+}
+
 /// The administrator's kubeconfig, acting as a person who has that role and nothing else.
 fn viewer(kube: &Kube) -> Result<tempfile::NamedTempFile> {
     kube.kubectl_stdin(
