@@ -144,6 +144,11 @@ async fn answer(State(world): State<Arc<watch::Sender<World>>>, method: Method, 
         if path == "/api/v1/namespaces/prepull/pods" {
             return pods(&world, uri.query().unwrap_or_default()).into_response();
         }
+        if path == "/api/v1/namespaces/prepull/configmaps" {
+            return json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {}, "items": []})
+                .to_string()
+                .into_response();
+        }
         if path == "/api/v1/namespaces/prepull/configmaps/prepull" {
             return match world.list {
                 Some(list) => json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "prepull", "namespace": "prepull"},
@@ -342,6 +347,40 @@ async fn a_list_that_nobody_can_follow_is_not_waited_for() -> Result<()> {
     cluster.change(|world| world.list = None);
     let said = cluster.status(&["--wait", "--timeout=60s"]).await?.ends(1)?;
     ensure!(said.out.contains("there is no ConfigMap prepull/prepull"), "{said:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_in_a_file_is_not_waited_for() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", true, Says::Warm(FIRST))])?;
+    cluster.change(|world| world.args = vec!["agent", "--images=/etc/prepull/images.yaml"]);
+    let said = cluster.status(&["--wait", "--timeout=60s"]).await?.ends(1)?;
+    ensure!(said.err.contains("1 of 1 agents read their list from a file"), "{said:#?}");
+    ensure!(said.out.starts_with("1 of 1 nodes warm\n"), "{said:#?}");
+    cluster.status(&["--all"]).await?.ends(0)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_selector_that_selects_nothing_is_followed() -> Result<()> {
+    let none = r#"{"warm": true, "notWarmReason": "", "lists": [], "images": []}"#;
+    let cluster = Cluster::start(vec![node("a", true, Says::Text(none.to_owned()))])?;
+    cluster.change(|world| {
+        world.args = vec!["agent", "--configmap-namespace=prepull", "--configmap-selector=prepull.dev/list=true"];
+    });
+    cluster.status(&["--wait", "--timeout=20s"]).await?.ends(0)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_old_list_has_a_heading_of_its_own() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", true, Says::Warm(FIRST)), node("b", true, Says::Warm(SECOND))])?;
+    cluster.change(|world| world.list = Some(SECOND));
+    let said = cluster.status(&["--all"]).await?.ends(0)?;
+    ensure!(said.out.starts_with("2 of 2 nodes warm, 1 of them with a list that was changed since\n"), "{said:#?}");
+    ensure!(said.out.contains("OLD LIST\na\n") && !said.out.contains("NOT WARM"), "{said:#?}");
+    let nodes = cluster.status(&["--nodes"]).await?.ends(0)?;
+    ensure!(nodes.out.contains("its list was changed since"), "{nodes:#?}");
     Ok(())
 }
 

@@ -118,6 +118,11 @@ async fn waited(
                     last = Some(picture);
                     break false;
                 }
+                if let Some(of_files) = picture.never_proven(min_warm) {
+                    tell(text::of_files(of_files, picture.agents));
+                    last = Some(picture);
+                    break false;
+                }
                 let reached = picture.is_warm(min_warm, true);
                 let pause = between(picture.agents);
                 tell(text::progress(&picture));

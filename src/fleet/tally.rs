@@ -69,6 +69,13 @@ pub struct NodeRow {
     pub failing: usize,
 }
 
+impl NodeRow {
+    /// Whether what it says of itself is about a list that has been changed since.
+    pub fn has_old_list(&self) -> bool {
+        self.up_to_date == Some(false)
+    }
+}
+
 /// How an image stands on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {

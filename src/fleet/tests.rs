@@ -114,12 +114,31 @@ fn a_list_that_is_gone_is_not_followed_any_more() {
         Said::Answer(Box::new(Answer::parse(answer.to_string().as_bytes()).unwrap()))
     };
     let list = vec![Wanted { source: "team/a".into(), revision: Some("r".into()), problem: None, passing: false }];
-    let proven = |sources: &[&str]| {
-        let mut picture = Picture::new("p", 1, &list);
-        picture.add(&agent, &said(sources), &list);
+    let proven = |list: &[Wanted], sources: &[&str]| {
+        let mut picture = Picture::new("p", 1, list);
+        picture.add(&agent, &said(sources), list);
         picture.proven
     };
-    assert_eq!((proven(&["team/a"]), proven(&["team/a", "team/gone"]), proven(&[])), (1, 0, 0));
+    let of_one = |sources: &[&str]| proven(&list, sources);
+    assert_eq!((of_one(&["team/a"]), of_one(&["team/a", "team/gone"]), of_one(&[])), (1, 0, 0));
+    // a selector that selects nothing
+    assert_eq!((proven(&[], &[]), proven(&[], &["team/gone"])), (1, 0));
+    // one that could not be looked at
+    let unread = [Wanted { source: "team/(a=b)".into(), revision: None, problem: Some("no".into()), passing: true }];
+    assert_eq!(proven(&unread, &[]), 0);
+}
+
+#[test]
+fn who_reads_a_file_proves_nothing() {
+    let mut of_file = agent("a", true);
+    of_file.settings = Arc::new(Settings::of(&["--images=/etc/prepull/images.yaml".to_owned()], &BTreeMap::new()));
+    let list = wanted("r");
+    let mut picture = Picture::new("prepull", 2, &list);
+    picture.add(&of_file, &answer(true, "r", &json!([])), &list);
+    picture.add(&agent("b", true), &answer(true, "r", &json!([])), &list);
+    let picture = picture.complete();
+    assert_eq!((picture.warm, picture.proven, picture.nodes[0].up_to_date), (2, 1, None));
+    assert_eq!((picture.never_proven(100.0), picture.never_proven(50.0)), (Some(1), None));
 }
 
 #[test]
