@@ -35,6 +35,8 @@ enum Says {
     Cold(&'static str),
     /// A status of the proxy instead of the agent's answer.
     Refused(u16),
+    /// A status of the agent itself.
+    Fails(u16, &'static str),
     /// Whatever this is.
     Text(String),
     /// Nothing, ever.
@@ -182,6 +184,7 @@ async fn answer(State(world): State<Arc<watch::Sender<World>>>, method: Method, 
         Says::Refused(code) => {
             status(code, "error trying to reach service: dial tcp 10.0.0.9:9797: connect: no route to host")
         }
+        Says::Fails(code, text) => (StatusCode::from_u16(code).unwrap_or_default(), text).into_response(),
         Says::Text(text) => text.into_response(),
         Says::Silence => std::future::pending().await,
     }
@@ -326,15 +329,17 @@ async fn dead_nodes_are_named_apart_and_count() -> Result<()> {
         node("a", true, Says::Warm(FIRST)),
         node("b", false, Says::Refused(503)),
         node("c", false, Says::Refused(403)),
+        node("d", false, Says::Fails(503, "others ask at the same time; try again\n")),
     ];
     let cluster = Cluster::start(nodes)?;
     let said = cluster.status(&["--all"]).await?.ends(1)?;
     ensure!(said.out.contains("NO ANSWER") && said.out.contains("no route to host"), "{said:#?}");
     ensure!(said.out.contains("grant get on pods/proxy (the role prepull-viewer)"), "{said:#?}");
-    ensure!(cluster.asked("/portforward") == 1, "a port-forward is for agents that the proxy does not reach");
+    ensure!(cluster.asked("/portforward") == 2, "a port-forward is for agents to whom the proxy does not lead");
+    ensure!(said.out.contains("it answers 503: others ask at the same time; try again"), "{said:#?}");
     let said = cluster.status(&["--wait", "--timeout=3s"]).await?.ends(1)?;
-    ensure!(said.err.contains("no answer from b, c") && said.err.contains("not warm within 3 s"), "{said:#?}");
-    cluster.status(&["--wait", "--min-warm=33%", "--timeout=20s"]).await?.ends(0)?;
+    ensure!(said.err.contains("no answer from b, c, d") && said.err.contains("not warm within 3 s"), "{said:#?}");
+    cluster.status(&["--wait", "--min-warm=25%", "--timeout=20s"]).await?.ends(0)?;
     Ok(())
 }
 

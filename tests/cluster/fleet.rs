@@ -23,7 +23,10 @@ struct Said {
 
 /// Runs `prepull status` with the rights of the role `prepull-viewer` alone.
 fn status(kube: &Kube, arguments: &[&str]) -> Result<Said> {
-    let kubeconfig = viewer(kube)?;
+    asked(&viewer(kube)?, arguments)
+}
+
+fn asked(kubeconfig: &tempfile::NamedTempFile, arguments: &[&str]) -> Result<Said> {
     let output = Command::new(env!("CARGO_BIN_EXE_prepull"))
         .arg("status")
         .args(arguments)
@@ -101,6 +104,42 @@ pub(crate) async fn agrees(part: ClusterPart) -> Result<()> {
     for node in NODES {
         ensure!(kube.images_on(node).await?.contains(&big), "{node} has no {big}, and status --wait returned");
     }
+    Ok(())
+}
+
+/// Who may not use the proxy, but may forward ports, sees the same; who may do neither is told which right is absent.
+pub(crate) async fn forwarded(part: ClusterPart) -> Result<()> {
+    let kube = kube::up(&part)?;
+    let image = pushed("fleet/one").await?;
+    kube.install_warm(&Overlay::default(), &list(&[image])).await?;
+    let kubeconfig = viewer(kube)?;
+    let may = |verbs: &[&str]| {
+        let rule = |resource: &str, verbs: &[&str]| json!({"apiGroups": [""], "resources": [resource], "verbs": verbs});
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "prepull-viewer", "namespace": NAMESPACE},
+            "rules": [rule("pods", &["list"]), rule("configmaps", &["get"]), rule("pods/portforward", verbs)],
+        });
+        kube.kubectl_stdin("replace -f -", &role.to_string())
+    };
+    may(&["list"])?;
+    let refused = asked(&kubeconfig, &["--all"])?;
+    may(&["get", "create"])?;
+    let said = asked(&kubeconfig, &["--all", "-o", "json"])?;
+    // the role is another one now
+    kube.replace(&Overlay::default(), "images: []")?;
+    ensure!(
+        refused.code == Some(1) && refused.out.contains("grant get on pods/proxy"),
+        "{} {}",
+        refused.out,
+        refused.err
+    );
+    ensure!(said.code == Some(0), "{} {}", said.out, said.err);
+    let said = parsed(&said)?;
+    ensure!(
+        said["asked"] == NODES.len() && said["warm"] == NODES.len() && said["images"][0]["present"] == NODES.len(),
+        "{said:#}"
+    );
     Ok(())
 }
 
