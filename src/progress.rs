@@ -125,7 +125,9 @@ struct Pull {
     key: TargetKey,
     registry: RegistryHost,
     leased_at: RuntimeTime,
-    /// Parts that a sample showed as neither there nor coming, though a later one is.
+    /// Parts that the last sample showed as neither there nor coming, though a later one is.
+    absent: HashSet<Digest>,
+    /// Those that the sample before it showed as such too: they will not come.
     passed_over: HashSet<Digest>,
     progress: Option<ImageProgress>,
     pace: Pace,
@@ -156,6 +158,7 @@ impl Tracker {
             key,
             registry,
             leased_at,
+            absent: HashSet::new(),
             passed_over: HashSet::new(),
             progress: None,
             pace: Pace::default(),
@@ -303,17 +306,20 @@ impl Pull {
     }
 
     /// Layers that are unpacked already are not downloaded though their blobs are gone. containerd takes layers in
-    /// order; so one that is neither there nor coming while a later one is, will not come. Two samples must say so.
+    /// order; so one that is neither there nor coming while a later one is, will not come. Two samples in a row must say so,
+    /// because the parts of a sample are taken one after the other: an ingest that was opened in between is in the lease and not yet among
+    /// the ingests.
     fn pass_over(&mut self, parts: &[Part], leased: &Leased, sample: &Sample) {
         let touched = |part: &Part| leased.blobs.contains(&part.digest) || leased.ingests.contains(&part.digest);
         let last = parts.iter().rposition(|part| part.is_layer && touched(part)).unwrap_or(0);
         let absent: HashSet<_> = parts[..last.min(parts.len())]
             .iter()
-            .filter(|part| part.is_layer && !sample.has(&part.digest) && !sample.ingests.contains_key(&part.digest))
+            .filter(|part| part.is_layer && !sample.has(&part.digest))
+            .filter(|part| !sample.ingests.contains_key(&part.digest) && !leased.ingests.contains(&part.digest))
             .map(|part| part.digest.clone())
             .collect();
-        self.passed_over.retain(|digest| absent.contains(digest));
-        self.passed_over.extend(absent);
+        self.passed_over = absent.intersection(&self.absent).cloned().collect();
+        self.absent = absent;
     }
 
     fn done(&self, part: &Part, sample: &Sample) -> u64 {

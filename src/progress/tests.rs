@@ -177,6 +177,24 @@ fn layers_that_are_unpacked_already_are_not_waited_for() {
 }
 
 #[test]
+fn a_layer_that_one_sample_misses_is_not_taken_for_downloaded() {
+    let (mut tracker, mut store) = (tracker(&[(1, "a")]), Store::default());
+    store.manifest(1, &[(2, 1000), (3, 500), (4, 200)]);
+    store.ingest(4, 100, 200, 1);
+    // 2 was opened after the ingests were listed, 3 comes later than 4 for once
+    store.lease(1, &[1, 101], &[2, 4]);
+    let shown = |tracker: &Tracker| tracker.of(&key("a")).unwrap().downloaded;
+    tracker.saw(&store.sample, at(1));
+    assert_eq!(shown(&tracker), Some(200));
+    store.ingest(3, 50, 500, 2);
+    store.lease(1, &[1, 101], &[2, 3, 4]);
+    for second in 2..=4 {
+        tracker.saw(&store.sample, at(second));
+        assert_eq!(shown(&tracker), Some(250), "at {second}");
+    }
+}
+
+#[test]
 fn a_frozen_download_stalls_and_a_long_unpack_does_not() {
     let (mut tracker, mut store) = (tracker(&[(1, "a"), (2, "b")]), Store::default());
     store.manifest(1, &[(3, 1000)]);
