@@ -58,6 +58,8 @@ pub struct Sample {
     pub leases: BTreeMap<u64, Leased>,
     /// What is known of their blobs.
     pub catalogue: Catalogue,
+    /// Blobs of which something newer was counted while this sample was taken: it counts none of their bytes.
+    pub counted: HashSet<Digest>,
 }
 
 /// What a pull does at this moment.

@@ -161,6 +161,29 @@ fn an_ingest_that_begins_anew_is_counted_anew() {
 }
 
 #[test]
+fn a_sample_that_was_overtaken_counts_nothing_twice() {
+    let (mut tracker, mut store) = (tracker(&[(1, "a"), (2, "b")]), Store::default());
+    store.manifest(1, &[(3, 1000), (4, 800)]);
+    store.manifest(2, &[(3, 1000)]);
+    store.lease(1, &[1, 101], &[3, 4]);
+    store.lease(2, &[2, 102], &[3]);
+    store.ingest(3, 200, 1000, 1);
+    store.ingest(4, 100, 800, 1);
+    // it is under way while the second pull ends, which has seen more of the layer that both have
+    let mut older = store.sample.clone();
+    store.ingest(3, 600, 1000, 1);
+    assert_eq!(tracker.settle(2, &store.sample, at(1)).unwrap().1, 700);
+    tracker.end(2);
+    older.counted = [2, 102, 3].map(digest).into();
+    assert_eq!(bytes(&tracker.saw(&older, at(1))), [("a.test", 200)]);
+    assert_eq!(tracker.of(&key("a")).unwrap().downloaded, Some(400), "it tells of the first one all the same");
+    store.sample.leases.remove(&2);
+    assert_eq!(bytes(&tracker.saw(&store.sample, at(2))), []);
+    store.ingest(3, 900, 1000, 1);
+    assert_eq!(bytes(&tracker.saw(&store.sample, at(3))), [("a.test", 300)]);
+}
+
+#[test]
 fn layers_that_are_unpacked_already_are_not_waited_for() {
     let (mut tracker, mut store) = (tracker(&[(1, "a")]), Store::default());
     store.manifest(1, &[(2, 1000), (3, 500)]);
