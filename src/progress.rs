@@ -146,7 +146,7 @@ pub struct Tracker {
     /// When any byte last moved in the runtime, or a place in its queue became free.
     moved_at: Moment,
     offsets: HashMap<Digest, u64>,
-    /// Whether a lease was ever seen to hold anything: only then an empty one means that nothing came.
+    /// Whether a lease was ever seen to hold anything: then an empty one means that nothing came, whatever else moves.
     leases_hold: bool,
 }
 
@@ -187,7 +187,7 @@ impl Tracker {
     /// Takes what the content store said. Returns bytes that were downloaded since the last sample, by registry, each
     /// counted once.
     pub fn saw(&mut self, sample: &Sample, now: Moment) -> Vec<(RegistryHost, u64)> {
-        self.note_movement(sample, now);
+        let moved = self.note_movement(sample, now);
         let mut counted: Vec<(RegistryHost, u64)> = Vec::new();
         for (number, leased) in &sample.leases {
             let Some(pull) = self.pulls.get_mut(number) else { continue };
@@ -196,7 +196,7 @@ impl Tracker {
             if bytes > 0 {
                 counted.push((pull.registry.clone(), bytes));
             }
-            pull.saw(leased, sample, now);
+            pull.saw(leased, sample, moved, now);
         }
         let moved = counted.iter().fold(0_u64, |all, (_, bytes)| all.saturating_add(*bytes));
         self.node_pace.grew(moved, now);
@@ -246,12 +246,15 @@ impl Tracker {
         self.node
     }
 
-    fn note_movement(&mut self, sample: &Sample, now: Moment) {
+    /// Whether any download of the runtime went on, began or ended since the last sample.
+    fn note_movement(&mut self, sample: &Sample, now: Moment) -> bool {
         let offsets: HashMap<_, _> = sample.ingests.iter().map(|(d, i)| (d.clone(), i.offset)).collect();
-        if offsets != self.offsets {
+        let moved = offsets != self.offsets;
+        if moved {
             self.moved_at = now;
             self.offsets = offsets;
         }
+        moved
     }
 
     fn totals(&self, sample: &Sample) -> NodeProgress {
@@ -271,7 +274,8 @@ impl Tracker {
 }
 
 impl Pull {
-    fn saw(&mut self, leased: &Leased, sample: &Sample, now: Moment) {
+    /// `moved` says whether any download of the whole runtime did.
+    fn saw(&mut self, leased: &Leased, sample: &Sample, moved: bool, now: Moment) {
         let parts = sample.catalogue.parts(leased);
         self.pass_over(&parts, leased, sample);
         let total: u64 = parts.iter().fold(0, |all, part| all.saturating_add(part.size));
@@ -281,7 +285,7 @@ impl Pull {
             .filter(|part| self.passed_over.contains(&part.digest) && !sample.has(&part.digest))
             .fold(0, |all, part| all.saturating_add(part.size));
         let fetched = done.saturating_sub(skipped);
-        self.watch.saw(leased, sample, fetched, now);
+        self.watch.saw(leased, sample, fetched, moved, now);
         if parts.is_empty() {
             // an index alone, or what no manifest was found in
             self.progress = Some(ImageProgress {
