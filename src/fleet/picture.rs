@@ -83,9 +83,10 @@ impl Picture {
     /// Nothing said yet.
     pub fn new(namespace: &str, agents: usize, wanted: &[Wanted]) -> Self {
         let list = |w: &Wanted| FollowedList {
-            source: w.source.clone(),
+            // it stands in the arguments of a pod
+            source: one_line(&w.source),
             revision: w.revision.clone(),
-            problem: w.problem.clone(),
+            problem: w.problem.as_deref().map(one_line),
             agents: 0,
             up_to_date: 0,
         };

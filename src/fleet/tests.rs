@@ -77,6 +77,30 @@ fn images_are_counted_by_where_they_are() {
 }
 
 #[test]
+fn a_node_counts_once_for_each_image() {
+    let list = wanted("r");
+    let entry = |state: &str| json!({"image": "shop/web:1", "state": state, "class": "NotFound"});
+    let mut picture = Picture::new("prepull", 1, &list);
+    // as two entries with different runtime handlers, or whoever makes things up
+    let entries = json!([entry("Present"), entry("BackOff"), entry("BackOff"), entry("NotForThisNode")]);
+    picture.add(&agent("a", false), &answer(false, "r", &entries), &list);
+    let picture = picture.complete();
+    let [web] = picture.images.as_slice() else { panic!("{:#?}", picture.images) };
+    assert_eq!((web.nodes, web.present, web.failing, web.class_nodes), (1, 0, 1, 1));
+    assert_eq!((picture.nodes[0].images, picture.nodes[0].failing), (1, 1));
+}
+
+#[test]
+fn what_a_pod_says_of_its_lists_is_one_line() {
+    let source = "a/b\u{1b}[2J\nnode x is warm".to_owned();
+    let hostile = [Wanted { problem: Some(source.clone()), source, revision: None, passing: false }];
+    let picture = Picture::new("prepull", 1, &hostile);
+    for text in [&picture.lists[0].source, picture.lists[0].problem.as_ref().unwrap()] {
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+}
+
+#[test]
 fn only_an_agent_with_the_list_as_it_is_now_proves_anything() {
     let list = wanted("r2");
     let images = json!([{"image": "shop/ok:1", "state": "Present", "digest": "sha256:1"}]);
@@ -167,7 +191,7 @@ fn settings_are_read_as_the_agent_reads_them() {
 }
 
 #[test]
-fn five_thousand_nodes_take_little() {
+fn five_thousand_nodes_are_counted() {
     let list = wanted("r");
     let images: Vec<_> = (0..200)
         .map(|n| json!({"image": format!("shop/app-{n}:1"), "state": "Present", "digest": "sha256:1"}))
