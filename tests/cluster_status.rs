@@ -320,6 +320,9 @@ async fn watching_asks_anew_each_time() -> Result<()> {
     timeout(bound, shows("\"warm\": 1,")).await??;
     cluster.change(|world| world.nodes[0].says = Says::Cold(FIRST));
     timeout(bound, shows("\"warm\": 0,")).await.context("it never looked again")??;
+    // whoever reads it has seen enough
+    drop(lines);
+    timeout(bound, watching.wait()).await.context("it goes on for nobody")??;
     Ok(())
 }
 
@@ -423,6 +426,13 @@ async fn no_agents_and_wrong_usage_are_said() -> Result<()> {
     ensure!(said.out.contains("no agent in namespace prepull"), "{said:#?}");
     cluster.status(&["--min-warm=101%"]).await?.ends(2)?;
     cluster.status(&["--timeout=1h"]).await?.ends(2)?;
+    // the variable is there for whoever waits
+    let with = |arguments: &[&str], timeout: &str| cluster.command(arguments).env("PREPULL_TIMEOUT", timeout).output();
+    let said = with(&[], "1s").await?;
+    ensure!(said.status.code() == Some(1) && said.stderr.is_empty(), "{said:#?}");
+    let said = with(&["--wait"], "1s").await?;
+    ensure!(String::from_utf8_lossy(&said.stderr).contains("not warm within 1 s"), "{said:#?}");
+    ensure!(with(&["--wait"], "soon").await?.status.code() == Some(2));
     let said = cluster.status(&["-n", "elsewhere"]).await?.ends(1)?;
     ensure!(said.err.contains("may not be listed") && said.err.contains("prepull-viewer"), "{said:#?}");
     Ok(())
