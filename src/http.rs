@@ -44,12 +44,21 @@ const POLICY: &str =
 pub enum Query {
     /// Does it turn?
     Health(oneshot::Sender<()>),
-    /// Is the node warm?
-    Warmth(oneshot::Sender<Warmth>),
+    /// Is the pod ready?
+    Readiness(oneshot::Sender<Readiness>),
     /// Everything about the images.
     Status(oneshot::Sender<Status>),
     /// The page that Prometheus scrapes.
     Metrics(oneshot::Sender<String>),
+}
+
+/// What a readiness probe is told.
+#[derive(Debug)]
+pub struct Readiness {
+    /// Whether the pod counts as ready, which need not mean that its node is warm.
+    pub ready: bool,
+    /// How far the node is.
+    pub warmth: Warmth,
 }
 
 /// Where questions go.
@@ -104,7 +113,7 @@ impl Port {
                 self.ask(Query::Health).await?;
                 Ok(plain(StatusCode::OK, "ok\n".to_owned()))
             }
-            "/readyz" => Ok(ready(&self.ask(Query::Warmth).await?)),
+            "/readyz" => Ok(ready(&self.ask(Query::Readiness).await?)),
             "/style.css" => Ok(kept(answer(StatusCode::OK, "text/css; charset=utf-8", html::STYLE.to_owned()))),
             path => match html::icon(path) {
                 Some(icon) => Ok(kept(answer(StatusCode::OK, "image/svg+xml", icon))),
@@ -171,9 +180,11 @@ impl Port {
     }
 }
 
-fn ready(warmth: &Warmth) -> Answer {
-    if warmth.warm {
+fn ready(Readiness { ready, warmth }: &Readiness) -> Answer {
+    if *ready && warmth.warm {
         plain(StatusCode::OK, format!("warm: {} of {} required images are present\n", warmth.present, warmth.required))
+    } else if *ready {
+        plain(StatusCode::OK, format!("running; not warm: {}\n", warmth.reason))
     } else {
         plain(StatusCode::SERVICE_UNAVAILABLE, format!("not warm: {}\n", warmth.reason))
     }

@@ -58,6 +58,8 @@ pub struct Sample {
     pub leases: BTreeMap<u64, Leased>,
     /// What is known of their blobs.
     pub catalogue: Catalogue,
+    /// Blobs of which something newer was counted while this sample was taken: it counts none of their bytes.
+    pub counted: HashSet<Digest>,
 }
 
 /// What a pull does at this moment.
@@ -125,7 +127,9 @@ struct Pull {
     key: TargetKey,
     registry: RegistryHost,
     leased_at: RuntimeTime,
-    /// Parts that a sample showed as neither there nor coming, though a later one is.
+    /// Parts that the last sample showed as neither there nor coming, though a later one is.
+    absent: HashSet<Digest>,
+    /// Those that the sample before it showed as such too: they will not come.
     passed_over: HashSet<Digest>,
     progress: Option<ImageProgress>,
     pace: Pace,
@@ -142,7 +146,7 @@ pub struct Tracker {
     /// When any byte last moved in the runtime, or a place in its queue became free.
     moved_at: Moment,
     offsets: HashMap<Digest, u64>,
-    /// Whether a lease was ever seen to hold anything: only then an empty one means that nothing came.
+    /// Whether a lease was ever seen to hold anything: then an empty one means that nothing came, whatever else moves.
     leases_hold: bool,
 }
 
@@ -156,6 +160,7 @@ impl Tracker {
             key,
             registry,
             leased_at,
+            absent: HashSet::new(),
             passed_over: HashSet::new(),
             progress: None,
             pace: Pace::default(),
@@ -182,7 +187,7 @@ impl Tracker {
     /// Takes what the content store said. Returns bytes that were downloaded since the last sample, by registry, each
     /// counted once.
     pub fn saw(&mut self, sample: &Sample, now: Moment) -> Vec<(RegistryHost, u64)> {
-        self.note_movement(sample, now);
+        let moved = self.note_movement(sample, now);
         let mut counted: Vec<(RegistryHost, u64)> = Vec::new();
         for (number, leased) in &sample.leases {
             let Some(pull) = self.pulls.get_mut(number) else { continue };
@@ -191,7 +196,7 @@ impl Tracker {
             if bytes > 0 {
                 counted.push((pull.registry.clone(), bytes));
             }
-            pull.saw(leased, sample, now);
+            pull.saw(leased, sample, moved, now);
         }
         let moved = counted.iter().fold(0_u64, |all, (_, bytes)| all.saturating_add(*bytes));
         self.node_pace.grew(moved, now);
@@ -241,12 +246,15 @@ impl Tracker {
         self.node
     }
 
-    fn note_movement(&mut self, sample: &Sample, now: Moment) {
+    /// Whether any download of the runtime went on, began or ended since the last sample.
+    fn note_movement(&mut self, sample: &Sample, now: Moment) -> bool {
         let offsets: HashMap<_, _> = sample.ingests.iter().map(|(d, i)| (d.clone(), i.offset)).collect();
-        if offsets != self.offsets {
+        let moved = offsets != self.offsets;
+        if moved {
             self.moved_at = now;
             self.offsets = offsets;
         }
+        moved
     }
 
     fn totals(&self, sample: &Sample) -> NodeProgress {
@@ -266,7 +274,8 @@ impl Tracker {
 }
 
 impl Pull {
-    fn saw(&mut self, leased: &Leased, sample: &Sample, now: Moment) {
+    /// `moved` says whether any download of the whole runtime did.
+    fn saw(&mut self, leased: &Leased, sample: &Sample, moved: bool, now: Moment) {
         let parts = sample.catalogue.parts(leased);
         self.pass_over(&parts, leased, sample);
         let total: u64 = parts.iter().fold(0, |all, part| all.saturating_add(part.size));
@@ -276,7 +285,7 @@ impl Pull {
             .filter(|part| self.passed_over.contains(&part.digest) && !sample.has(&part.digest))
             .fold(0, |all, part| all.saturating_add(part.size));
         let fetched = done.saturating_sub(skipped);
-        self.watch.saw(leased, sample, fetched, now);
+        self.watch.saw(leased, sample, fetched, moved, now);
         if parts.is_empty() {
             // an index alone, or what no manifest was found in
             self.progress = Some(ImageProgress {
@@ -303,17 +312,20 @@ impl Pull {
     }
 
     /// Layers that are unpacked already are not downloaded though their blobs are gone. containerd takes layers in
-    /// order; so one that is neither there nor coming while a later one is, will not come. Two samples must say so.
+    /// order; so one that is neither there nor coming while a later one is, will not come. Two samples in a row must say so,
+    /// because the parts of a sample are taken one after the other: an ingest that was opened in between is in the lease and not yet among
+    /// the ingests.
     fn pass_over(&mut self, parts: &[Part], leased: &Leased, sample: &Sample) {
         let touched = |part: &Part| leased.blobs.contains(&part.digest) || leased.ingests.contains(&part.digest);
         let last = parts.iter().rposition(|part| part.is_layer && touched(part)).unwrap_or(0);
         let absent: HashSet<_> = parts[..last.min(parts.len())]
             .iter()
-            .filter(|part| part.is_layer && !sample.has(&part.digest) && !sample.ingests.contains_key(&part.digest))
+            .filter(|part| part.is_layer && !sample.has(&part.digest))
+            .filter(|part| !sample.ingests.contains_key(&part.digest) && !leased.ingests.contains(&part.digest))
             .map(|part| part.digest.clone())
             .collect();
-        self.passed_over.retain(|digest| absent.contains(digest));
-        self.passed_over.extend(absent);
+        self.passed_over = absent.intersection(&self.absent).cloned().collect();
+        self.absent = absent;
     }
 
     fn done(&self, part: &Part, sample: &Sample) -> u64 {

@@ -3,7 +3,12 @@
 
 mod support;
 
-use std::{fs, process::Output, sync::Arc, time::Duration};
+use std::{
+    fs,
+    process::{Output, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use axum::{
@@ -16,7 +21,12 @@ use axum::{
 use prepull::list::revision;
 use serde_json::{Value, json};
 use support::background::Background;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 /// An API server's answer for one agent.
 #[derive(Debug, Clone)]
@@ -25,6 +35,8 @@ enum Says {
     Cold(&'static str),
     /// A status of the proxy instead of the agent's answer.
     Refused(u16),
+    /// A status of the agent itself.
+    Fails(u16, &'static str),
     /// Whatever this is.
     Text(String),
     /// Nothing, ever.
@@ -91,14 +103,19 @@ impl Cluster {
         self.world.borrow().asked.iter().filter(|path| path.contains(what)).count()
     }
 
-    async fn status(&self, arguments: &[&str]) -> Result<Said> {
-        let command = tokio::process::Command::new(env!("CARGO_BIN_EXE_prepull"))
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        command
             .arg("status")
             .args(arguments)
             .env("PREPULL_KUBECONFIG", self.folder.path().join("kubeconfig"))
-            .kill_on_drop(true)
-            .output();
-        let Output { status, stdout, stderr } = tokio::time::timeout(Duration::from_mins(2), command).await??;
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn status(&self, arguments: &[&str]) -> Result<Said> {
+        let output = self.command(arguments).output();
+        let Output { status, stdout, stderr } = timeout(Duration::from_mins(2), output).await??;
         Ok(Said { code: status.code(), out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)? })
     }
 }
@@ -128,6 +145,11 @@ async fn answer(State(world): State<Arc<watch::Sender<World>>>, method: Method, 
         let world = world.borrow();
         if path == "/api/v1/namespaces/prepull/pods" {
             return pods(&world, uri.query().unwrap_or_default()).into_response();
+        }
+        if path == "/api/v1/namespaces/prepull/configmaps" {
+            return json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {}, "items": []})
+                .to_string()
+                .into_response();
         }
         if path == "/api/v1/namespaces/prepull/configmaps/prepull" {
             return match world.list {
@@ -162,6 +184,7 @@ async fn answer(State(world): State<Arc<watch::Sender<World>>>, method: Method, 
         Says::Refused(code) => {
             status(code, "error trying to reach service: dial tcp 10.0.0.9:9797: connect: no route to host")
         }
+        Says::Fails(code, text) => (StatusCode::from_u16(code).unwrap_or_default(), text).into_response(),
         Says::Text(text) => text.into_response(),
         Says::Silence => std::future::pending().await,
     }
@@ -279,20 +302,47 @@ async fn who_was_warm_earlier_is_asked_again_at_the_end() -> Result<()> {
 }
 
 #[tokio::test]
+async fn watching_asks_anew_each_time() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", true, Says::Warm(FIRST))])?;
+    // neither its pod nor the list tells that an image is lost
+    cluster.change(|world| world.args.push("--ready-when=running"));
+    let mut watching = cluster.command(&["--watch", "-o", "json"]).stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(watching.stdout.take().context("no stdout")?).lines();
+    let mut shows = async |warm: &str| -> Result<()> {
+        while let Some(line) = lines.next_line().await? {
+            if line.trim() == warm {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("it ended without {warm}")
+    };
+    let bound = Duration::from_secs(30);
+    timeout(bound, shows("\"warm\": 1,")).await??;
+    cluster.change(|world| world.nodes[0].says = Says::Cold(FIRST));
+    timeout(bound, shows("\"warm\": 0,")).await.context("it never looked again")??;
+    // whoever reads it has seen enough
+    drop(lines);
+    timeout(bound, watching.wait()).await.context("it goes on for nobody")??;
+    Ok(())
+}
+
+#[tokio::test]
 async fn dead_nodes_are_named_apart_and_count() -> Result<()> {
     let nodes = vec![
         node("a", true, Says::Warm(FIRST)),
         node("b", false, Says::Refused(503)),
         node("c", false, Says::Refused(403)),
+        node("d", false, Says::Fails(503, "others ask at the same time; try again\n")),
     ];
     let cluster = Cluster::start(nodes)?;
     let said = cluster.status(&["--all"]).await?.ends(1)?;
     ensure!(said.out.contains("NO ANSWER") && said.out.contains("no route to host"), "{said:#?}");
     ensure!(said.out.contains("grant get on pods/proxy (the role prepull-viewer)"), "{said:#?}");
-    ensure!(cluster.asked("/portforward") == 1, "a port-forward is for agents that the proxy does not reach");
+    ensure!(cluster.asked("/portforward") == 2, "a port-forward is for agents to whom the proxy does not lead");
+    ensure!(said.out.contains("it answers 503: others ask at the same time; try again"), "{said:#?}");
     let said = cluster.status(&["--wait", "--timeout=3s"]).await?.ends(1)?;
-    ensure!(said.err.contains("no answer from b, c") && said.err.contains("not warm within 3 s"), "{said:#?}");
-    cluster.status(&["--wait", "--min-warm=33%", "--timeout=20s"]).await?.ends(0)?;
+    ensure!(said.err.contains("no answer from b, c, d") && said.err.contains("not warm within 3 s"), "{said:#?}");
+    cluster.status(&["--wait", "--min-warm=25%", "--timeout=20s"]).await?.ends(0)?;
     Ok(())
 }
 
@@ -305,6 +355,40 @@ async fn a_list_that_nobody_can_follow_is_not_waited_for() -> Result<()> {
     cluster.change(|world| world.list = None);
     let said = cluster.status(&["--wait", "--timeout=60s"]).await?.ends(1)?;
     ensure!(said.out.contains("there is no ConfigMap prepull/prepull"), "{said:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_in_a_file_is_not_waited_for() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", true, Says::Warm(FIRST))])?;
+    cluster.change(|world| world.args = vec!["agent", "--images=/etc/prepull/images.yaml"]);
+    let said = cluster.status(&["--wait", "--timeout=60s"]).await?.ends(1)?;
+    ensure!(said.err.contains("1 of 1 agents read their list from a file"), "{said:#?}");
+    ensure!(said.out.starts_with("1 of 1 nodes warm\n"), "{said:#?}");
+    cluster.status(&["--all"]).await?.ends(0)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_selector_that_selects_nothing_is_followed() -> Result<()> {
+    let none = r#"{"warm": true, "notWarmReason": "", "lists": [], "images": []}"#;
+    let cluster = Cluster::start(vec![node("a", true, Says::Text(none.to_owned()))])?;
+    cluster.change(|world| {
+        world.args = vec!["agent", "--configmap-namespace=prepull", "--configmap-selector=prepull.dev/list=true"];
+    });
+    cluster.status(&["--wait", "--timeout=20s"]).await?.ends(0)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_old_list_has_a_heading_of_its_own() -> Result<()> {
+    let cluster = Cluster::start(vec![node("a", true, Says::Warm(FIRST)), node("b", true, Says::Warm(SECOND))])?;
+    cluster.change(|world| world.list = Some(SECOND));
+    let said = cluster.status(&["--all"]).await?.ends(0)?;
+    ensure!(said.out.starts_with("2 of 2 nodes warm, 1 of them with a list that was changed since\n"), "{said:#?}");
+    ensure!(said.out.contains("OLD LIST\na\n") && !said.out.contains("NOT WARM"), "{said:#?}");
+    let nodes = cluster.status(&["--nodes"]).await?.ends(0)?;
+    ensure!(nodes.out.contains("its list was changed since"), "{nodes:#?}");
     Ok(())
 }
 
@@ -342,6 +426,13 @@ async fn no_agents_and_wrong_usage_are_said() -> Result<()> {
     ensure!(said.out.contains("no agent in namespace prepull"), "{said:#?}");
     cluster.status(&["--min-warm=101%"]).await?.ends(2)?;
     cluster.status(&["--timeout=1h"]).await?.ends(2)?;
+    // the variable is there for whoever waits
+    let with = |arguments: &[&str], timeout: &str| cluster.command(arguments).env("PREPULL_TIMEOUT", timeout).output();
+    let said = with(&[], "1s").await?;
+    ensure!(said.status.code() == Some(1) && said.stderr.is_empty(), "{said:#?}");
+    let said = with(&["--wait"], "1s").await?;
+    ensure!(String::from_utf8_lossy(&said.stderr).contains("not warm within 1 s"), "{said:#?}");
+    ensure!(with(&["--wait"], "soon").await?.status.code() == Some(2));
     let said = cluster.status(&["-n", "elsewhere"]).await?.ends(1)?;
     ensure!(said.err.contains("may not be listed") && said.err.contains("prepull-viewer"), "{said:#?}");
     Ok(())

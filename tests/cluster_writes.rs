@@ -295,6 +295,8 @@ async fn running_gate(place: Place) -> Result<()> {
     let open = until_gate(&tenant, "True").await.with_context(|| agent.log())?;
     ensure!(open.reason.as_deref() == Some("AgentRuns"), "it says that it is not about warmth: {open:?}");
     ensure!(agent.status().await?["warm"] == false);
+    let (code, said) = agent.get("/readyz").await?;
+    ensure!(code == 200 && said.starts_with("running; not warm: 0 of 1 required"), "{code} {said}");
     Ok(())
 }
 

@@ -248,9 +248,25 @@ async fn forbidden(place: Place) -> Result<()> {
         "{said:#?}"
     );
     ensure!(said.err.lines().count() == 6 && !said.err.contains("namespace forbidden"), "one line a kind: {said:#?}");
-    // a right that is absent stays absent, so the rest is written all the same
-    tenant.discover(&[&arguments[..], &["--into", "forbidden/found"]].concat()).await?.ends(1)?;
-    ensure!(tenant.discovered("found").await?.data.is_some_and(|data| data["images.yaml"].contains("r.io/web:1")));
+    // what may not be read is in use all the same: a list without it must not take the place of one with it
+    let into = |arguments: &[&'static str]| [arguments, &["--into", "forbidden/found"]].concat();
+    tenant.discover(&into(&["-n", "forbidden", "-l", "app=web"])).await?.ends(0)?;
+    tenant.deploy("db", 1, "r.io/db:1").await?;
+    for lacking in [&["-n", "closed", "-n", "forbidden"][..], &["-n", "closed"], &["-A"]] {
+        let said = tenant.discover(&into(lacking)).await?.ends(1)?;
+        ensure!(said.err.contains("nothing is written to the ConfigMap forbidden/found"), "{said:#?}");
+        let data = tenant.discovered("found").await?.data.context("no data")?;
+        let list = &data["images.yaml"];
+        ensure!(list.contains("r.io/web:1") && !list.contains("r.io/db:1"), "{lacking:?} wrote {list}");
+    }
+    // who may not list every kind asks for the others
+    tenant
+        .grant_in("closed", json!([{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]}]))
+        .await?;
+    let kinds = ["-n", "closed", "-n", "forbidden", "--kinds=deployments"];
+    let said = tenant.discover(&into(&kinds)).await?.ends(0)?;
+    ensure!(said.err.contains("forbidden/found written: 2 images"), "{said:#?}");
+    tenant.discover(&["-n", "forbidden", "--kinds=replicasets"]).await?.ends(2)?;
     let said = tenant.discover(&["-A"]).await?.ends(1)?;
     ensure!(said.err.contains("in all namespaces may not be read") && said.err.contains("--namespace"), "{said:#?}");
     tenant.grant_everywhere(workloads()).await?;

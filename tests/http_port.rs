@@ -180,7 +180,7 @@ async fn no_connection_lives_for_ever() {
             match query {
                 Query::Status(reply) => drop(reply.send(status.clone())),
                 Query::Health(reply) => drop(reply.send(())),
-                Query::Warmth(_) | Query::Metrics(_) => {}
+                Query::Readiness(_) | Query::Metrics(_) => {}
             }
         }
     });

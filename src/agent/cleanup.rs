@@ -13,7 +13,7 @@ use tonic::Code;
 use super::link;
 use crate::{
     error_text::one_line,
-    http::Query,
+    http::{Query, Readiness},
     metrics::Metrics,
     runtime::{Endpoint, Observer, code_name},
     status::Status,
@@ -85,7 +85,10 @@ pub(super) async fn answer(
         // whoever asked may have gone away: then nobody misses the answer
         match query {
             Query::Health(reply) => drop(reply.send(())),
-            Query::Warmth(reply) => drop(reply.send(Warmth { warm: clean, present: 0, required: 0, reason })),
+            Query::Readiness(reply) => {
+                let warmth = Warmth { warm: clean, present: 0, required: 0, reason };
+                drop(reply.send(Readiness { ready: clean, warmth }));
+            }
             Query::Status(reply) => drop(reply.send(status)),
             Query::Metrics(reply) => match metrics.page(&status) {
                 Ok(page) => drop(reply.send(page)),

@@ -2,7 +2,7 @@
 //! that stand still.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use crate::{
     clock::Moment,
     desired::{Target, TargetKey},
     error_class::{ErrorClass, PullError},
-    image_ref::RegistryHost,
+    image_ref::{Digest, RegistryHost},
     progress::{ImageProgress, LeaseId, NodeProgress, RuntimeTime, Sample, Stall, Tracker, catalogue::Catalogue},
     runtime::Runtime,
     stock::Stock,
@@ -133,8 +133,8 @@ pub(super) struct Following {
     tracker: Tracker,
     catalogue: Catalogue,
     poll: JoinSet<Result<Sample, RpcStatus>>,
-    /// A last sample was taken in while a poll was under way, which is older.
-    outdated: bool,
+    /// What last samples counted while a poll was under way, whose answer is older.
+    counted: HashSet<Digest>,
     next: Instant,
     leased: Arc<Notify>,
 }
@@ -147,7 +147,7 @@ impl Following {
             tracker: Tracker::default(),
             catalogue: Catalogue::default(),
             poll: JoinSet::new(),
-            outdated: false,
+            counted: HashSet::new(),
             next: Instant::now(),
             leased: Arc::default(),
         }
@@ -193,9 +193,12 @@ impl Following {
         followed.leased_at.get()?;
         let counted = last.map(|mut last| {
             last.leases = last.leases.remove(&LAST).map(|leased| (number, leased)).into_iter().collect();
+            if !self.poll.is_empty() {
+                let all = last.leases.values().flat_map(|leased| leased.blobs.iter().chain(&leased.ingests));
+                self.counted.extend(all.cloned());
+            }
             self.tracker.settle(number, &last, now)
         });
-        self.outdated = !self.poll.is_empty();
         self.tracker.end(number);
         Some(counted.into_iter().flatten().collect())
     }
@@ -233,11 +236,9 @@ impl Following {
             if let Some(answer) = self.poll.join_next().await {
                 let answer = answer.unwrap_or_else(|_| Err(RpcStatus::cancelled("the connection ended")));
                 self.next = Instant::now() + if answer.is_ok() { INTERVAL } else { RETRY };
-                if std::mem::take(&mut self.outdated) {
-                    self.next = Instant::now();
-                    continue;
-                }
-                return answer;
+                // where small pulls end all the time every answer is older than some of them: it tells of the others all the same
+                let counted = std::mem::take(&mut self.counted);
+                return answer.map(|sample| Sample { counted, ..sample });
             }
             if self.pulls.values().all(|followed| followed.leased_at.get().is_none()) {
                 // nothing to ask about, and never will be where the runtime knows no leases
@@ -254,7 +255,8 @@ impl Following {
         let leases: Vec<_> = leased().map(|(number, followed)| (*number, followed.lease.to_string())).collect();
         // all of them are on one connection: a new one comes when the pulls of the old one have ended
         let Some(runtime) = leased().next_back().map(|(_, followed)| followed.runtime.clone()) else { return };
-        let known = std::mem::take(&mut self.catalogue);
+        // an answer that is an error leaves it as it is
+        let known = self.catalogue.clone();
         self.poll.spawn(async move { runtime.sample(&leases, known).await });
     }
 

@@ -4,7 +4,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use super::{NOT_SO, WRONG_USAGE, cluster::ClusterArgs, images::or_twin, output, output::Format, table::table};
 use crate::{
-    discovery::{Detail, Found, FoundImage, ListText, Tally},
+    discovery::{Detail, Found, FoundImage, ListText, Tally, workload::Kind},
     kubernetes::{
         configmaps::ConfigMapName,
         discovered::{self, Applied},
@@ -25,6 +25,10 @@ pub(super) struct Args {
     /// Labels of the workloads and pods that count, as kubectl's --selector
     #[arg(short = 'l', long, env = "PREPULL_SELECTOR", value_name = "SELECTOR")]
     selector: Option<String>,
+    /// Kinds of workloads that are looked at, separated by commas; for who may not list the others [default: pods,
+    /// deployments, statefulsets, daemonsets, jobs, cronjobs]
+    #[arg(long, env = "PREPULL_KINDS", value_name = "KINDS", value_delimiter = ',', value_parser = kind)]
+    kinds: Vec<Kind>,
     /// Write the list into this ConfigMap, key images.yaml, instead of to stdout. One that was not made by this command is
     /// left alone
     #[arg(long, env = "PREPULL_INTO", value_name = "NAMESPACE/NAME")]
@@ -37,7 +41,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { namespace, all_namespaces, selector, into, output, cluster } = args;
+    let Args { namespace, all_namespaces, selector, kinds, into, output, cluster } = args;
     let mut namespaces = Vec::new();
     if !all_namespaces {
         for name in or_twin(namespace, "PREPULL_NAMESPACE") {
@@ -65,7 +69,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         (None, _) => None,
     };
     let place = in_words(&namespaces);
-    let scope = Scope { namespaces, selector: selector.filter(|s| !s.is_empty()) };
+    let kinds = Kind::ALL.into_iter().filter(|kind| kinds.is_empty() || kinds.contains(kind)).collect();
+    let scope = Scope { namespaces, selector: selector.filter(|s| !s.is_empty()), kinds };
     let mut tally = Tally::new(home.clone());
     let missed = workloads::count(&client, &scope, &mut tally).await;
     let (accounts, unread) = match home {
@@ -79,26 +84,27 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             unread.join(", ")
         ));
     }
-    found.problems.extend(missed.iter().map(|missed| missed.why.clone()));
+    found.problems.extend(missed.iter().cloned());
     for problem in &found.problems {
         output::note(&format!("prepull: {problem}"));
     }
     if found.images.is_empty() {
         output::note(&format!("prepull: no workload in {place} uses an image"));
     }
-    let mut complete = missed.is_empty();
+    let complete = missed.is_empty();
     if let Some(format) = output.or(into.is_none().then_some(Format::Yaml)) {
         print(format, &found, &place)?;
     }
     if let Some(into) = into {
-        if missed.iter().any(|missed| !missed.forbidden) {
-            // the next run may see all of it, and until then the list is better as it was
+        if !complete {
+            // what could not be read is in use all the same: without it the list is better as it was
             output::note(&format!(
-                "prepull: nothing is written to the ConfigMap {into}, because not everything could be read"
+                "prepull: nothing is written to the ConfigMap {into}, because not everything could be read; ask only for what may be read with --namespace and --kinds"
             ));
             return Ok(ExitCode::from(NOT_SO));
         }
-        complete &= write(&client, &into, &found, &place).await?;
+        let whole = write(&client, &into, &found, &place).await?;
+        return Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) });
     }
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
 }
@@ -145,6 +151,12 @@ fn in_words(namespaces: &[String]) -> String {
         [one] => format!("the namespace {one}"),
         many => format!("the namespaces {}", many.join(", ")),
     }
+}
+
+/// A kind as kubectl names it.
+fn kind(text: &str) -> Result<Kind, String> {
+    let known = Kind::ALL.into_iter().find(|kind| [kind.plural(), kind.singular()].contains(&text.trim()));
+    known.ok_or_else(|| format!("write some of {}", Kind::ALL.map(Kind::plural).join(",")))
 }
 
 /// A DNS label, as the API server wants it.

@@ -6,11 +6,11 @@ mod text;
 use std::{process::ExitCode, time::Duration};
 
 use super::{
-    NOT_SO,
+    NOT_SO, WRONG_USAGE,
     agent::duration,
     cluster::ClusterArgs,
     options::OutputArgs,
-    output::{self, Format},
+    output::{self, Format, Reader},
 };
 use crate::{fleet::Picture, kubernetes::watch::Trouble};
 use rounds::{Rounds, Who};
@@ -19,6 +19,9 @@ use rounds::{Rounds, Who};
 const BETWEEN: Duration = Duration::from_secs(2);
 /// Where there are many agents, looks are further apart: each lists all their pods.
 const LONGEST_BETWEEN: Duration = Duration::from_secs(30);
+
+/// How long is waited where nothing else is said.
+const ONE_HOUR: Duration = Duration::from_hours(1);
 
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -47,9 +50,9 @@ pub(super) struct Args {
     /// How many of all nodes must be warm, in percent; with less than 100% a dead node does not keep anybody waiting
     #[arg(long, env = "PREPULL_MIN_WARM", value_name = "PERCENT", default_value = "100%", value_parser = percent)]
     min_warm: f64,
-    /// How long to wait
-    #[arg(long, env = "PREPULL_TIMEOUT", value_name = "DURATION", default_value = "1h", value_parser = duration, requires = "wait")]
-    timeout: Duration,
+    /// How long to wait [default: 1h] [env: PREPULL_TIMEOUT, which alone asks for no waiting]
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "wait")]
+    timeout: Option<Duration>,
     /// Show it again and again, until interrupted
     #[arg(short, long, env = "PREPULL_WATCH", conflicts_with = "wait")]
     watch: bool,
@@ -62,13 +65,25 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { namespace, selector, all, nodes, wait, min_warm, timeout, watch, output, cluster } = args;
     let format = output.output;
+    let timeout = match (timeout, twin("PREPULL_TIMEOUT")) {
+        (None, Some(text)) if wait => match duration(&text) {
+            Ok(timeout) => Some(timeout),
+            Err(why) => {
+                output::note(&format!("prepull: PREPULL_TIMEOUT is no duration: {why}"));
+                return Ok(ExitCode::from(WRONG_USAGE));
+            }
+        },
+        (given, _) => given,
+    };
     let client = cluster.client().await?;
     let who = if all || nodes || wait { Who::Everybody } else { Who::NotReady };
     let mut rounds = Rounds::new(client, namespace, selector, who);
     if wait {
-        return waited(&mut rounds, min_warm, timeout, format, nodes).await;
+        return waited(&mut rounds, min_warm, timeout.unwrap_or(ONE_HOUR), format, nodes).await;
     }
     loop {
+        // what one look proved says nothing about the next: here every look is shown
+        rounds.forget();
         let picture = match rounds.look().await {
             Ok(picture) => picture,
             Err(Trouble::NoAnswer(why)) if watch => {
@@ -78,12 +93,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
             Err(trouble) => return Err(rounds.explained(trouble)),
         };
-        let again = watch && format == Format::Table;
-        output::print(format, &picture, |picture| {
-            let text = text::whole(picture, nodes);
-            if again { text::again(&text) } else { text }
-        })?;
-        if !watch {
+        let shown = output::text(format, &picture, |picture| text::whole(picture, nodes))?;
+        let shown = match format {
+            Format::Table if watch => text::again(&shown),
+            // each look is a document of its own
+            Format::Yaml if watch => format!("---\n{shown}"),
+            Format::Table | Format::Json | Format::Yaml => shown,
+        };
+        let reader = output::write_on(shown)?;
+        if !watch || reader == Reader::Gone {
             return Ok(verdict(picture.is_warm(min_warm, false) && !picture.has_unusable_list()));
         }
         tokio::time::sleep(between(picture.agents)).await;
@@ -113,6 +131,11 @@ async fn waited(
             Ok(Ok(picture)) => {
                 if picture.has_unusable_list() {
                     // no agent can ever follow it: there is nothing to wait for
+                    last = Some(picture);
+                    break false;
+                }
+                if let Some(of_files) = picture.never_proven(min_warm) {
+                    tell(text::of_files(of_files, picture.agents));
                     last = Some(picture);
                     break false;
                 }
@@ -147,6 +170,11 @@ async fn waited(
         output::print(format, &picture, |picture| text::whole(picture, nodes))?;
     }
     Ok(verdict(reached))
+}
+
+/// A variable that is set to something.
+fn twin(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
 fn verdict(so: bool) -> ExitCode {

@@ -70,6 +70,9 @@ pub struct Picture {
     pub nodes: Vec<NodeRow>,
     /// Nodes of which nothing is known.
     pub silent: Vec<SilentNode>,
+    /// Whose list is a file, so that nobody can tell whether it is the one as it is now.
+    #[serde(skip)]
+    of_files: usize,
     #[serde(skip)]
     unusable_list: bool,
     #[serde(skip)]
@@ -80,9 +83,10 @@ impl Picture {
     /// Nothing said yet.
     pub fn new(namespace: &str, agents: usize, wanted: &[Wanted]) -> Self {
         let list = |w: &Wanted| FollowedList {
-            source: w.source.clone(),
+            // it stands in the arguments of a pod
+            source: one_line(&w.source),
             revision: w.revision.clone(),
-            problem: w.problem.clone(),
+            problem: w.problem.as_deref().map(one_line),
             agents: 0,
             up_to_date: 0,
         };
@@ -100,8 +104,15 @@ impl Picture {
         self.unusable_list
     }
 
+    /// Whose list is a file, where that are too many for so many of 100 to prove anything.
+    pub fn never_proven(&self, percent: f64) -> Option<usize> {
+        let others = self.agents - self.of_files.min(self.agents);
+        (self.of_files > 0 && !enough(others, percent, self.agents)).then_some(self.of_files)
+    }
+
     /// Takes in what became of one agent. `wanted` are the lists of all agents.
     pub fn add(&mut self, agent: &Agent, said: &Said, wanted: &[Wanted]) {
+        self.of_files += usize::from(agent.settings.follow_a_file());
         match said {
             Said::NotAsked => {
                 self.not_asked += 1;
@@ -125,9 +136,6 @@ impl Picture {
                 self.asked += 1;
                 self.warm += usize::from(row.warm);
                 self.proven += usize::from(row.warm && row.up_to_date == Some(true));
-                if row.warm && row.up_to_date == Some(false) {
-                    "has not the list as it is now yet".clone_into(&mut row.reason);
-                }
                 self.nodes.push(row);
             }
         }
@@ -137,7 +145,7 @@ impl Picture {
     #[must_use]
     pub fn complete(mut self) -> Self {
         self.images = std::mem::take(&mut self.tally).into_images();
-        let well = |row: &NodeRow| row.warm && row.up_to_date != Some(false);
+        let well = |row: &NodeRow| (row.warm, !row.has_old_list());
         self.nodes.sort_by(|a, b| well(a).cmp(&well(b)).then_with(|| a.node.cmp(&b.node)));
         self.silent.sort_by(|a, b| a.node.cmp(&b.node));
         self
@@ -146,14 +154,21 @@ impl Picture {
     /// Whether so many of 100 agents are warm; `proven` counts only those that say so with the lists as they are now.
     pub fn is_warm(&self, percent: f64, proven: bool) -> bool {
         let warm = if proven { self.proven } else { self.warm };
-        self.agents > 0 && warm as f64 * 100.0 >= percent * self.agents as f64
+        self.agents > 0 && enough(warm, percent, self.agents)
     }
 }
 
-/// Whether an agent has every list that it is to follow as it is now; none where it follows none that can be compared.
+fn enough(some: usize, percent: f64, all: usize) -> bool {
+    some as f64 * 100.0 >= percent * all as f64
+}
+
+/// Whether an agent has every list that it is to follow as it is now; none where it follows none that can be compared. A
+/// selector that selects none now is followed by who has none of it in force.
 fn follows(settings: &Settings, answer: &Answer, wanted: &[Wanted]) -> Option<bool> {
-    let mut its = wanted.iter().filter(|w| is_for(settings, w)).peekable();
-    its.peek()?;
+    if settings.follow_a_file() {
+        return None;
+    }
+    let mut its = wanted.iter().filter(|w| is_for(settings, w));
     Some(its.all(|w| w.is_followed(answer)) && !follows_another(settings, answer, wanted))
 }
 

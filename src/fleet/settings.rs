@@ -19,6 +19,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether it follows no ConfigMap at all: its list is a file, and what is in there now is not known to anybody else.
+    pub fn follow_a_file(&self) -> bool {
+        self.configmaps.is_empty() && self.selected.is_none()
+    }
+
     /// Reads a container's arguments, in which `$(NAME)` stands for a variable as in a Pod, and its variables. A flag
     /// goes before its twin in the environment, as in the agent.
     pub fn of(args: &[String], variables: &BTreeMap<String, String>) -> Self {

@@ -1,7 +1,7 @@
 //! Counting answers.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -69,8 +69,15 @@ pub struct NodeRow {
     pub failing: usize,
 }
 
-/// How an image stands on one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl NodeRow {
+    /// Whether what it says of itself is about a list that has been changed since.
+    pub fn has_old_list(&self) -> bool {
+        self.up_to_date == Some(false)
+    }
+}
+
+/// How an image stands on one node, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     NotForIt,
     Present,
@@ -114,10 +121,22 @@ impl Tally {
         if !answer.warm {
             row.reason = one_line(answer.runtime_problem.as_deref().unwrap_or(&answer.not_warm_reason));
         }
+        // a node counts once for each text, whatever it says about it and how often
+        let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
+        let mut order = Vec::new();
         for image in &answer.images {
+            let text = one_line(&image.image);
             let standing = Standing::of(image);
-            let counted = self.counted(&image.image);
-            let (on_node, on_all) = match standing {
+            if let Some(known) = standings.get_mut(&text) {
+                *known = standing.max(*known);
+            } else {
+                standings.insert(text.clone(), standing);
+                order.push(text);
+            }
+        }
+        for text in &order {
+            let counted = if standings[text] == Standing::NotForIt { None } else { self.counted(text) };
+            let (on_node, on_all) = match standings[text] {
                 Standing::NotForIt => continue,
                 Standing::Present => (&mut row.present, counted.map(|c| (&mut c.count.nodes, &mut c.count.present))),
                 Standing::Pulling => (&mut row.pulling, counted.map(|c| (&mut c.count.nodes, &mut c.count.pulling))),
@@ -130,31 +149,38 @@ impl Tally {
                 *nodes += 1;
                 *standing += 1;
             }
-            self.note_error(image);
+        }
+        let mut noted = HashSet::new();
+        for image in &answer.images {
+            self.note_error(image, &mut noted);
         }
         row
     }
 
+    /// `image` is one line.
     fn counted(&mut self, image: &str) -> Option<&mut Counted> {
         if !self.images.contains_key(image) {
             if self.images.len() >= MOST_IMAGES {
                 return None;
             }
-            let count = ImageCount { image: one_line(image), ..ImageCount::default() };
+            let count = ImageCount { image: image.to_owned(), ..ImageCount::default() };
             let order = self.images.len();
             self.images.insert(image.to_owned(), Counted { count, order, ..Counted::default() });
         }
         self.images.get_mut(image)
     }
 
-    /// An image that is there may fail too: a refresh that is refused.
-    fn note_error(&mut self, image: &ImageAnswer) {
+    /// An image that is there may fail too: a refresh that is refused. `noted` are the errors of this node, by image and class.
+    fn note_error(&mut self, image: &ImageAnswer, noted: &mut HashSet<(String, String)>) {
         if !matches!(image.state.as_str(), "BackOff" | "Missing" | "Invalid") {
             return;
         }
         let Some(class) = image.class.as_deref().or(image.reason.as_deref()) else { return };
-        let Some(counted) = self.images.get_mut(&image.image) else { return };
-        let class = one_line(class);
+        let (text, class) = (one_line(&image.image), one_line(class));
+        let Some(counted) = self.images.get_mut(&text) else { return };
+        if !noted.insert((text, class.clone())) {
+            return;
+        }
         if counted.errors.len() >= MOST_ERRORS && !counted.errors.contains_key(&class) {
             return;
         }

@@ -77,6 +77,30 @@ fn images_are_counted_by_where_they_are() {
 }
 
 #[test]
+fn a_node_counts_once_for_each_image() {
+    let list = wanted("r");
+    let entry = |state: &str| json!({"image": "shop/web:1", "state": state, "class": "NotFound"});
+    let mut picture = Picture::new("prepull", 1, &list);
+    // as two entries with different runtime handlers, or whoever makes things up
+    let entries = json!([entry("Present"), entry("BackOff"), entry("BackOff"), entry("NotForThisNode")]);
+    picture.add(&agent("a", false), &answer(false, "r", &entries), &list);
+    let picture = picture.complete();
+    let [web] = picture.images.as_slice() else { panic!("{:#?}", picture.images) };
+    assert_eq!((web.nodes, web.present, web.failing, web.class_nodes), (1, 0, 1, 1));
+    assert_eq!((picture.nodes[0].images, picture.nodes[0].failing), (1, 1));
+}
+
+#[test]
+fn what_a_pod_says_of_its_lists_is_one_line() {
+    let source = "a/b\u{1b}[2J\nnode x is warm".to_owned();
+    let hostile = [Wanted { problem: Some(source.clone()), source, revision: None, passing: false }];
+    let picture = Picture::new("prepull", 1, &hostile);
+    for text in [&picture.lists[0].source, picture.lists[0].problem.as_ref().unwrap()] {
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+}
+
+#[test]
 fn only_an_agent_with_the_list_as_it_is_now_proves_anything() {
     let list = wanted("r2");
     let images = json!([{"image": "shop/ok:1", "state": "Present", "digest": "sha256:1"}]);
@@ -114,12 +138,31 @@ fn a_list_that_is_gone_is_not_followed_any_more() {
         Said::Answer(Box::new(Answer::parse(answer.to_string().as_bytes()).unwrap()))
     };
     let list = vec![Wanted { source: "team/a".into(), revision: Some("r".into()), problem: None, passing: false }];
-    let proven = |sources: &[&str]| {
-        let mut picture = Picture::new("p", 1, &list);
-        picture.add(&agent, &said(sources), &list);
+    let proven = |list: &[Wanted], sources: &[&str]| {
+        let mut picture = Picture::new("p", 1, list);
+        picture.add(&agent, &said(sources), list);
         picture.proven
     };
-    assert_eq!((proven(&["team/a"]), proven(&["team/a", "team/gone"]), proven(&[])), (1, 0, 0));
+    let of_one = |sources: &[&str]| proven(&list, sources);
+    assert_eq!((of_one(&["team/a"]), of_one(&["team/a", "team/gone"]), of_one(&[])), (1, 0, 0));
+    // a selector that selects nothing
+    assert_eq!((proven(&[], &[]), proven(&[], &["team/gone"])), (1, 0));
+    // one that could not be looked at
+    let unread = [Wanted { source: "team/(a=b)".into(), revision: None, problem: Some("no".into()), passing: true }];
+    assert_eq!(proven(&unread, &[]), 0);
+}
+
+#[test]
+fn who_reads_a_file_proves_nothing() {
+    let mut of_file = agent("a", true);
+    of_file.settings = Arc::new(Settings::of(&["--images=/etc/prepull/images.yaml".to_owned()], &BTreeMap::new()));
+    let list = wanted("r");
+    let mut picture = Picture::new("prepull", 2, &list);
+    picture.add(&of_file, &answer(true, "r", &json!([])), &list);
+    picture.add(&agent("b", true), &answer(true, "r", &json!([])), &list);
+    let picture = picture.complete();
+    assert_eq!((picture.warm, picture.proven, picture.nodes[0].up_to_date), (2, 1, None));
+    assert_eq!((picture.never_proven(100.0), picture.never_proven(50.0)), (Some(1), None));
 }
 
 #[test]
@@ -148,7 +191,7 @@ fn settings_are_read_as_the_agent_reads_them() {
 }
 
 #[test]
-fn five_thousand_nodes_take_little() {
+fn five_thousand_nodes_are_counted() {
     let list = wanted("r");
     let images: Vec<_> = (0..200)
         .map(|n| json!({"image": format!("shop/app-{n}:1"), "state": "Present", "digest": "sha256:1"}))

@@ -1,8 +1,9 @@
 //! The agents of a cluster: their pods by one list, and what one of them answers.
 //!
 //! An agent is asked through the API server's proxy to pods, which needs `get` on `pods/proxy` (the role `prepull-viewer`).
-//! Where the API server cannot reach pods' addresses, a port-forward goes through the kubelet instead, as `kubectl
-//! port-forward` does; it needs `create` on `pods/portforward`.
+//! Where the API server cannot reach pods' addresses or does not let us, a port-forward goes through the kubelet instead, as
+//! `kubectl port-forward` does. It begins with a GET, so it needs `get` on `pods/portforward`, and since Kubernetes 1.35
+//! `create` besides.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,10 +14,11 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kube::{Api, Client, api::ListParams, client::Body, core::Status};
+use kube::{Api, Client, api::ListParams, client::Body};
 use tokio::time::timeout;
 
 use super::{secrets::patiently, watch::Trouble};
@@ -35,6 +37,8 @@ const ASK_BOUND: Duration = Duration::from_secs(15);
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 /// What is asked for.
 const PATH: &str = "/api/v1/images";
+/// What a port-forward needs.
+const FORWARD_RIGHT: &str = "get and create on pods/portforward";
 /// The container's name in the manifests.
 const CONTAINER: &str = "prepull";
 
@@ -135,6 +139,8 @@ fn settings(container: &Container, namespace: &str) -> Settings {
 pub struct Asker {
     client: Client,
     namespace: String,
+    /// The proxy reached somebody: it stays the first way, whatever becomes of others.
+    proxy_works: AtomicBool,
     /// The proxy reached nobody where a port-forward did: it is not tried first any more.
     forward_first: AtomicBool,
 }
@@ -160,7 +166,12 @@ impl NoWay {
 impl Asker {
     /// Asks agents of this namespace.
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { client, namespace: namespace.to_owned(), forward_first: AtomicBool::new(false) }
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            proxy_works: AtomicBool::new(false),
+            forward_first: AtomicBool::new(false),
+        }
     }
 
     /// What an agent answers; else in one line why it does not.
@@ -170,23 +181,33 @@ impl Asker {
         }
         let forward_first = self.forward_first.load(Ordering::Relaxed);
         let first = if forward_first { self.forwarded(agent).await } else { self.proxied(agent).await };
-        let proxy = match first {
-            Ok(answer) => return Ok(answer),
+        let (proxy, may_proxy) = match first {
+            Ok(answer) => {
+                if !forward_first {
+                    self.proxy_works.store(true, Ordering::Relaxed);
+                }
+                return Ok(answer);
+            }
             // that it worked for another one is no reason to give this one up
             Err(NoWay::Unreachable(_) | NoWay::Forbidden(_)) if forward_first => {
                 return self.proxied(agent).await.map_err(NoWay::told);
             }
-            Err(NoWay::Unreachable(why)) => why,
-            Err(other) => return Err(other.told()),
+            Err(NoWay::Unreachable(why)) => (why, true),
+            Err(NoWay::Forbidden(why)) => (why, false),
+            Err(NoWay::Wrong(why)) => return Err(why),
         };
         match self.forwarded(agent).await {
             Ok(answer) => {
-                self.forward_first.store(true, Ordering::Relaxed);
+                if !self.proxy_works.load(Ordering::Relaxed) {
+                    self.forward_first.store(true, Ordering::Relaxed);
+                }
                 Ok(answer)
             }
             Err(NoWay::Wrong(why)) => Err(why),
+            // the proxy is the way that the role grants
+            Err(NoWay::Forbidden(_)) if !may_proxy => Err(proxy),
             Err(NoWay::Forbidden(_)) => {
-                Err(format!("{proxy}; a port-forward would need create on pods/portforward, which is not granted"))
+                Err(format!("{proxy}; a port-forward would need {FORWARD_RIGHT}, which is not granted"))
             }
             Err(NoWay::Unreachable(why)) => Err(format!("{proxy}; nor by a port-forward: {why}")),
         }
@@ -205,15 +226,7 @@ impl Asker {
             let answer = answer.map_err(|e| NoWay::Unreachable(Trouble::of_request(&e).to_string()))?;
             let code = answer.status();
             let body = bounded(answer.into_body()).await?;
-            match code.as_u16() {
-                200 => Answer::parse(&body).map_err(NoWay::Wrong),
-                401 | 403 => Err(NoWay::Forbidden(format!(
-                    "the API server refuses to ask it: {}; grant get on pods/proxy (the role prepull-viewer)",
-                    said(&body)
-                ))),
-                404 => Err(NoWay::Wrong("what answers is no agent of prepull (404)".to_owned())),
-                _ => Err(NoWay::Unreachable(format!("the API server cannot reach it: {}", said(&body)))),
-            }
+            if code.is_success() { Answer::parse(&body).map_err(NoWay::Wrong) } else { Err(refusal(code, &body)) }
         };
         timeout(ASK_BOUND, exchange).await.unwrap_or_else(|_| {
             Err(NoWay::Unreachable(format!(
@@ -234,7 +247,7 @@ impl Asker {
                 kube::Error::UpgradeConnection(kube::client::UpgradeConnectionError::ProtocolSwitch(code))
                     if code.as_u16() == 403 =>
                 {
-                    NoWay::Forbidden("create on pods/portforward is not granted".to_owned())
+                    NoWay::Forbidden(format!("{FORWARD_RIGHT} is not granted"))
                 }
                 other => unreachable(other),
             })?;
@@ -248,10 +261,10 @@ impl Asker {
                     .body(Empty::<bytes::Bytes>::new())
                     .map_err(|e| NoWay::Wrong(e.to_string()))?;
                 let answer = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
-                if answer.status() != http::StatusCode::OK {
-                    return Err(NoWay::Wrong(format!("what answers is no agent of prepull ({})", answer.status())));
-                }
-                Answer::parse(&bounded(answer.into_body()).await?).map_err(NoWay::Wrong)
+                let code = answer.status();
+                let body = bounded(answer.into_body()).await?;
+                // nobody else has a say on this way
+                if code.is_success() { Answer::parse(&body) } else { Err(its_own(code, &body)) }.map_err(NoWay::Wrong)
             };
             tokio::select! {
                 answer = asked => answer,
@@ -280,12 +293,36 @@ where
     }
 }
 
-/// What the API server says for itself: its own message, else the beginning of what came.
-fn said(body: &[u8]) -> String {
-    let message = serde_json::from_slice::<Status>(body).map(|status| status.message).unwrap_or_default();
-    let text =
-        if message.is_empty() { String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned() } else { message };
-    one_line(text.trim())
+/// What an error that came through the proxy means: the API server's own has the shape of a `Status`; any other one comes from
+/// the pod.
+fn refusal(code: StatusCode, body: &[u8]) -> NoWay {
+    #[derive(serde::Deserialize)]
+    struct Status {
+        kind: String,
+        #[serde(default)]
+        message: String,
+    }
+    let status = serde_json::from_slice::<Status>(body).ok().filter(|status| status.kind == "Status");
+    let Some(message) = status.map(|status| one_line(status.message.trim())) else {
+        return NoWay::Wrong(its_own(code, body));
+    };
+    match code.as_u16() {
+        401 | 403 => NoWay::Forbidden(format!(
+            "the API server refuses to ask it: {message}; grant get on pods/proxy (the role prepull-viewer)"
+        )),
+        404 => NoWay::Wrong(format!("the API server does not find it: {message}")),
+        _ => NoWay::Unreachable(format!("the API server cannot reach it: {message}")),
+    }
+}
+
+/// An error that a pod itself answers.
+fn its_own(code: StatusCode, body: &[u8]) -> String {
+    let text = one_line(String::from_utf8_lossy(&body[..body.len().min(300)]).trim());
+    match code {
+        // as an agent does which is asked too often at once
+        StatusCode::SERVICE_UNAVAILABLE => format!("it answers {}: {text}", code.as_u16()),
+        _ => format!("what answers is no agent of prepull ({}): {text}", code.as_u16()),
+    }
 }
 
 #[cfg(test)]
@@ -326,6 +363,30 @@ mod tests {
         assert!(dead.not_running.unwrap().contains("is ending"), "the pod of a dead node never goes");
         let [dead] = listed(vec![evicted(), ending()]).try_into().unwrap();
         assert!(dead.not_running.unwrap().contains("Evicted"));
+    }
+
+    #[test]
+    fn an_error_is_told_as_whose_it_is() {
+        let of_server = |code: u16, message: &str| {
+            let body = json!({"kind": "Status", "apiVersion": "v1", "message": message, "code": code}).to_string();
+            refusal(StatusCode::from_u16(code).unwrap(), body.as_bytes())
+        };
+        assert!(matches!(of_server(403, "no"), NoWay::Forbidden(why) if why.contains("pods/proxy")));
+        assert!(matches!(of_server(503, "no route"), NoWay::Unreachable(why) if why.ends_with("reach it: no route")));
+        assert!(matches!(of_server(404, "pods \"a\" not found"), NoWay::Wrong(why) if why.contains("not found")));
+        let of_pod = |code: u16, body: &str| match refusal(StatusCode::from_u16(code).unwrap(), body.as_bytes()) {
+            NoWay::Wrong(why) => why,
+            NoWay::Forbidden(why) | NoWay::Unreachable(why) => panic!("told as the API server's: {why}"),
+        };
+        assert_eq!(
+            of_pod(503, "others ask at the same time; try again\n"),
+            "it answers 503: others ask at the same time; try again"
+        );
+        assert_eq!(
+            of_pod(404, "{\"kind\": \"Page\"}"),
+            "what answers is no agent of prepull (404): {\"kind\": \"Page\"}"
+        );
+        assert!(of_pod(403, "<html>\u{1b}").contains("(403): <html>"));
     }
 
     #[test]

@@ -6,11 +6,16 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 
-use super::watch::{Told, Trouble, Watch};
+use super::{
+    discovered,
+    watch::{Told, Trouble, Watch},
+};
 use crate::agent::lists::{ListUpdate, Read};
 
 /// The key of a ConfigMap that holds the list.
 pub const KEY: &str = "images.yaml";
+/// A list of nothing.
+const EMPTY: &str = "images: []";
 
 /// Which ConfigMap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,13 +57,13 @@ pub async fn follow_named(client: Client, which: ConfigMapName, updates: mpsc::S
     loop {
         let (news, read) = match watch.next().await {
             Told::All(all) => match all.into_iter().next() {
-                Some(map) => text_of(map, &source),
+                Some(map) => text_of(&map, &source),
                 None => (
                     None,
                     Read::Nothing(format!("the ConfigMap {source} does not exist; create it with the key {KEY}")),
                 ),
             },
-            Told::Applied(map) => text_of(map, &source),
+            Told::Applied(map) => text_of(&map, &source),
             Told::Deleted(_) => {
                 (None, Read::Nothing(format!("the ConfigMap {source} was deleted; create it again with the key {KEY}")))
             }
@@ -124,11 +129,11 @@ pub async fn follow_selected(client: Client, selection: Selection, updates: mpsc
                     reads.push((name, Read::Gone));
                 }
                 for (name, map) in maps {
-                    reads.extend(changed(&mut known, name, map));
+                    reads.extend(changed(&mut known, name, &map));
                 }
                 reads.push((source.clone(), Read::Complete));
             }
-            Told::Applied(map) => reads.extend(named(&map).and_then(|name| changed(&mut known, name, map))),
+            Told::Applied(map) => reads.extend(named(&map).and_then(|name| changed(&mut known, name, &map))),
             Told::Deleted(map) => {
                 if let Some(name) = named(&map).filter(|name| known.remove(name).is_some()) {
                     reads.push((name, Read::Gone));
@@ -153,18 +158,26 @@ pub async fn follow_selected(client: Client, selection: Selection, updates: mpsc
 /// What tells one text from another: its revision, or that there is none.
 type News = Option<Arc<str>>;
 
-fn changed(known: &mut BTreeMap<Arc<str>, News>, name: Arc<str>, map: ConfigMap) -> Option<(Arc<str>, Read)> {
+fn changed(known: &mut BTreeMap<Arc<str>, News>, name: Arc<str>, map: &ConfigMap) -> Option<(Arc<str>, Read)> {
     let (news, read) = text_of(map, &name);
     let before = known.insert(name.clone(), news.clone());
     (before != Some(news)).then_some((name, read))
 }
 
-fn text_of(map: ConfigMap, source: &str) -> (News, Read) {
-    match map.data.unwrap_or_default().get(KEY) {
-        Some(text) => (Some(crate::list::revision(text).into()), Read::of_text(text)),
-        None => {
-            (None, Read::Nothing(format!("the ConfigMap {source} has no key {KEY}; write the list under this key")))
-        }
+fn text_of(map: &ConfigMap, source: &str) -> (News, Read) {
+    match list_in(map, source) {
+        Ok(text) => (Some(crate::list::revision(text).into()), Read::of_text(text)),
+        Err(why) => (None, Read::Nothing(why)),
+    }
+}
+
+/// The list's text in a ConfigMap; else why there is none. One that discovery keeps has none before the first run, which
+/// says that nothing was found yet.
+pub(super) fn list_in<'a>(map: &'a ConfigMap, source: &str) -> Result<&'a str, String> {
+    match map.data.as_ref().and_then(|data| data.get(KEY)) {
+        Some(text) => Ok(text),
+        None if discovered::is_kept(map) => Ok(EMPTY),
+        None => Err(format!("the ConfigMap {source} has no key {KEY}; write the list under this key")),
     }
 }
 
@@ -177,6 +190,25 @@ mod tests {
         assert_eq!("prepull/a.b-1".parse::<ConfigMapName>().unwrap().to_string(), "prepull/a.b-1");
         for wrong in ["", "a", "a/", "/b", "a/b/c", "A/b", "a/b c"] {
             assert!(wrong.parse::<ConfigMapName>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_discovery_may_leave_the_key_out() {
+        let map = |labels: &[(&str, &str)], data: &[(&str, &str)]| {
+            let owned = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());
+            let mut map = ConfigMap { data: Some(data.iter().map(owned).collect()), ..ConfigMap::default() };
+            map.metadata.labels = Some(labels.iter().map(owned).collect());
+            map
+        };
+        let kept = ("prepull.dev/discovered", "true");
+        let (news, read) = text_of(&map(&[kept], &[]), "a/b");
+        assert!(news.is_some() && matches!(read, Read::List { list, .. } if list.entries.is_empty()));
+        let text = "images: [a]";
+        assert_eq!(list_in(&map(&[kept], &[(KEY, text)]), "a/b"), Ok(text));
+        for others in [map(&[], &[]), map(&[("prepull.dev/discovered", "false")], &[("other", text)])] {
+            let (news, read) = text_of(&others, "a/b");
+            assert!(news.is_none() && matches!(read, Read::Nothing(why) if why.contains("a/b has no key images.yaml")));
         }
     }
 }

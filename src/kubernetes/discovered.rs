@@ -69,6 +69,11 @@ pub enum ApplyError {
     NoAnswer(ConfigMapName, &'static str, Trouble),
 }
 
+/// Whether discovery keeps the list in this ConfigMap.
+pub(super) fn is_kept(map: &ConfigMap) -> bool {
+    map.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL)).is_some_and(|value| value == "true")
+}
+
 /// Brings a list into a ConfigMap.
 pub async fn apply(client: &Client, name: &ConfigMapName, text: &str) -> Result<Applied, ApplyError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &name.namespace);
@@ -76,8 +81,7 @@ pub async fn apply(client: &Client, name: &ConfigMapName, text: &str) -> Result<
         Some(map) => map,
         None => made(&api, name).await?,
     };
-    let labels = there.metadata.labels.as_ref();
-    if labels.and_then(|labels| labels.get(LABEL)).is_none_or(|value| value != "true") {
+    if !is_kept(&there) {
         return Err(ApplyError::NotOurs(name.clone()));
     }
     let before = there.data.as_ref().and_then(|data| data.get(KEY));
@@ -92,11 +96,19 @@ pub async fn apply(client: &Client, name: &ConfigMapName, text: &str) -> Result<
     let patch = Patch::Apply(patch);
     match bounded(|| api.patch(&name.name, &params, &patch)).await {
         Ok(_) => Ok(Applied::Written),
-        Err(Failure::Api(status)) if status.code == 409 => {
-            Err(ApplyError::Changed { name: name.clone(), why: one_line(&status.message) })
-        }
+        Err(Failure::Api(status)) if status.code == 409 => Err(conflict(name, &status)),
         Err(failure) => Err(failure.of(name, "written")),
     }
+}
+
+/// Another one has the field, or the whole object changed since it was read.
+fn conflict(name: &ConfigMapName, status: &kube::core::Status) -> ApplyError {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    if causes.into_iter().any(|cause| cause.reason == "FieldManagerConflict") {
+        return ApplyError::Changed { name: name.clone(), why: one_line(&status.message) };
+    }
+    let why = "it was changed at the same moment; run it again".to_owned();
+    ApplyError::NoAnswer(name.clone(), "written", Trouble::NoAnswer(why))
 }
 
 async fn read(api: &Api<ConfigMap>, name: &ConfigMapName) -> Result<Option<ConfigMap>, ApplyError> {
@@ -151,5 +163,22 @@ where
         Ok(Err(kube::Error::Api(status))) => Err(Failure::Api(status)),
         Ok(Err(other)) => Err(Failure::Other(Trouble::of_request(&other))),
         Err(_) => Err(Failure::Other(Trouble::NoAnswer(format!("nothing came within {} s", BOUND.as_secs())))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_field_of_another_manager_is_a_hand_edit() {
+        let name: ConfigMapName = "a/b".parse().unwrap();
+        let status = |json: serde_json::Value| serde_json::from_value::<kube::core::Status>(json).unwrap();
+        let edited = status(json!({"code": 409, "reason": "Conflict", "message": "conflict with \"kubectl-edit\"",
+            "details": {"causes": [{"reason": "FieldManagerConflict", "field": ".data.images.yaml", "message": "m"}]}}));
+        assert!(matches!(conflict(&name, &edited), ApplyError::Changed { why, .. } if why.contains("kubectl-edit")));
+        let newer = status(json!({"code": 409, "reason": "Conflict", "message": "the object has been modified",
+            "details": {"name": "b", "kind": "configmaps"}}));
+        assert!(conflict(&name, &newer).to_string().ends_with("it was changed at the same moment; run it again"));
     }
 }

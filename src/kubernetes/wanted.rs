@@ -64,9 +64,9 @@ async fn one(client: &Client, source: &str) -> Wanted {
 }
 
 fn wanted(source: String, map: &ConfigMap) -> Wanted {
-    let Some(text) = map.data.as_ref().and_then(|data| data.get(configmaps::KEY)) else {
-        let problem = format!("the ConfigMap {source} has no key {}; write the list under this key", configmaps::KEY);
-        return Wanted { source, revision: None, problem: Some(problem), passing: false };
+    let text = match configmaps::list_in(map, &source) {
+        Ok(text) => text,
+        Err(problem) => return Wanted { source, revision: None, problem: Some(problem), passing: false },
     };
     let problem = ImageList::parse(text).err().map(|wrong| {
         format!("the ConfigMap {source} cannot be used as it is now, and the agents go by what it said last: {wrong}")

@@ -30,15 +30,8 @@ pub struct Scope {
     pub namespaces: Vec<String>,
     /// A label selector.
     pub selector: Option<String>,
-}
-
-/// A list that could not be read.
-#[derive(Debug, Clone)]
-pub struct Missed {
-    /// In one line what, why, and what to do.
-    pub why: String,
-    /// A right is absent; anything else may be over the next time.
-    pub forbidden: bool,
+    /// The kinds.
+    pub kinds: Vec<Kind>,
 }
 
 #[derive(Deserialize)]
@@ -55,17 +48,18 @@ struct PageMetadata {
     next: Option<String>,
 }
 
-/// Counts the images of every kind in every namespace of the scope. What cannot be read does not stop the rest.
-pub async fn count(client: &Client, scope: &Scope, tally: &mut Tally) -> Vec<Missed> {
+/// Counts the images of every kind in every namespace of the scope. What cannot be read does not stop the rest; each list
+/// that could not is told in one line: what, why, and what to do.
+pub async fn count(client: &Client, scope: &Scope, tally: &mut Tally) -> Vec<String> {
     let mut missed = Vec::new();
     let mut namespaces: Vec<Option<&str>> = scope.namespaces.iter().map(|n| Some(n.as_str())).collect();
     if namespaces.is_empty() {
         namespaces.push(None);
     }
     for namespace in namespaces {
-        for kind in Kind::ALL {
+        for kind in scope.kinds.iter().copied() {
             if let Err(trouble) = count_kind(client, namespace, scope.selector.as_deref(), kind, tally).await {
-                missed.push(Missed { why: told(kind, namespace, &trouble), forbidden: trouble.is_forbidden() });
+                missed.push(told(kind, namespace, &trouble));
             }
         }
     }
@@ -128,7 +122,9 @@ fn told(kind: Kind, namespace: Option<&str>, trouble: &Trouble) -> String {
     let place = namespace.map_or("all namespaces".to_owned(), |namespace| format!("namespace {namespace}"));
     match (trouble, namespace) {
         (Trouble::Forbidden(_), Some(_)) => {
-            format!("{what} in {place} may not be read; grant list on {what} there, or leave the namespace out")
+            format!(
+                "{what} in {place} may not be read; grant list on {what} there, or leave it out with --namespace or --kinds"
+            )
         }
         (Trouble::Forbidden(_), None) => {
             format!(

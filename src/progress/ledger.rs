@@ -22,7 +22,7 @@ impl Ledger {
     /// and of an ingest that an earlier attempt began only what is added counts.
     pub(super) fn count(&mut self, leased: &Leased, sample: &Sample, leased_at: RuntimeTime) -> u64 {
         let mut new: u64 = 0;
-        for digest in &leased.ingests {
+        for digest in leased.ingests.difference(&sample.counted) {
             let Some(ingest) = sample.ingests.get(digest) else { continue };
             let resumed = ingest.started < leased_at;
             let first = Counted { bytes: if resumed { ingest.offset } else { 0 }, complete: None };
@@ -33,7 +33,7 @@ impl Ledger {
             new = new.saturating_add(ingest.offset - counted.bytes);
             counted.bytes = ingest.offset;
         }
-        for digest in &leased.blobs {
+        for digest in leased.blobs.difference(&sample.counted) {
             let Some(blob) = sample.catalogue.stored(digest).filter(|blob| blob.created >= leased_at) else { continue };
             let counted = self.0.entry(digest.clone()).or_insert(Counted { bytes: 0, complete: None });
             // one that was complete, was collected and came again is a new one

@@ -29,15 +29,29 @@ pub(super) struct StallWatch {
     /// Ingests of the pull that lack bytes.
     open: HashMap<Digest, Open>,
     empty: bool,
+    /// Whether anything moved in the runtime since the first sample, which shows what earlier pulls left behind.
+    others_moved: bool,
+    seen: bool,
 }
 
 impl StallWatch {
     pub(super) fn new(now: Moment) -> Self {
-        Self { began: now, moved_at: now, fetched: 0, blobs: 0, open: HashMap::new(), empty: true }
+        Self {
+            began: now,
+            moved_at: now,
+            fetched: 0,
+            blobs: 0,
+            open: HashMap::new(),
+            empty: true,
+            others_moved: false,
+            seen: false,
+        }
     }
 
-    /// Takes a sample; `fetched` are the bytes of the image that are there.
-    pub(super) fn saw(&mut self, leased: &Leased, sample: &Sample, fetched: u64, now: Moment) {
+    /// Takes a sample; `fetched` are the bytes of the image that are there, `others` whether any download of the runtime moved.
+    pub(super) fn saw(&mut self, leased: &Leased, sample: &Sample, fetched: u64, others: bool, now: Moment) {
+        self.others_moved |= others && self.seen;
+        self.seen = true;
         let newest_that_moved: Option<RuntimeTime> =
             sample.ingests.values().filter(|ingest| ingest.offset > 0).map(|ingest| ingest.started).max();
         let mut moved = fetched != self.fetched || leased.blobs.len() != self.blobs;
@@ -69,10 +83,11 @@ impl StallWatch {
     }
 
     /// How long nothing moved, where that is at least `limit` and a download is open. `certain` asks for those only that
-    /// cannot be waiting for their turn. An empty lease says something only where leases are known to hold things.
+    /// cannot be waiting for their turn. An empty lease says that nothing came where leases are known to hold things. Before
+    /// any was seen to, as on a new node, it says so if nothing moved in the runtime either: whatever came would have.
     pub(super) fn silent(&self, limit: Duration, certain: bool, leases_hold: bool, now: Moment) -> Option<Duration> {
         let since = if self.empty {
-            leases_hold.then_some(self.began)?
+            (leases_hold || !self.others_moved).then_some(self.began)?
         } else if certain {
             self.open.values().filter_map(|open| open.active).min()?.max(self.moved_at)
         } else if self.open.is_empty() {

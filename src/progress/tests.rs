@@ -161,6 +161,29 @@ fn an_ingest_that_begins_anew_is_counted_anew() {
 }
 
 #[test]
+fn a_sample_that_was_overtaken_counts_nothing_twice() {
+    let (mut tracker, mut store) = (tracker(&[(1, "a"), (2, "b")]), Store::default());
+    store.manifest(1, &[(3, 1000), (4, 800)]);
+    store.manifest(2, &[(3, 1000)]);
+    store.lease(1, &[1, 101], &[3, 4]);
+    store.lease(2, &[2, 102], &[3]);
+    store.ingest(3, 200, 1000, 1);
+    store.ingest(4, 100, 800, 1);
+    // it is under way while the second pull ends, which has seen more of the layer that both have
+    let mut older = store.sample.clone();
+    store.ingest(3, 600, 1000, 1);
+    assert_eq!(tracker.settle(2, &store.sample, at(1)).unwrap().1, 700);
+    tracker.end(2);
+    older.counted = [2, 102, 3].map(digest).into();
+    assert_eq!(bytes(&tracker.saw(&older, at(1))), [("a.test", 200)]);
+    assert_eq!(tracker.of(&key("a")).unwrap().downloaded, Some(400), "it tells of the first one all the same");
+    store.sample.leases.remove(&2);
+    assert_eq!(bytes(&tracker.saw(&store.sample, at(2))), []);
+    store.ingest(3, 900, 1000, 1);
+    assert_eq!(bytes(&tracker.saw(&store.sample, at(3))), [("a.test", 300)]);
+}
+
+#[test]
 fn layers_that_are_unpacked_already_are_not_waited_for() {
     let (mut tracker, mut store) = (tracker(&[(1, "a")]), Store::default());
     store.manifest(1, &[(2, 1000), (3, 500)]);
@@ -174,6 +197,24 @@ fn layers_that_are_unpacked_already_are_not_waited_for() {
     store.lease(1, &[1, 101, 3], &[]);
     tracker.saw(&store.sample, at(3));
     assert_eq!(tracker.of(&key("a")).unwrap().phase, Phase::Unpacking);
+}
+
+#[test]
+fn a_layer_that_one_sample_misses_is_not_taken_for_downloaded() {
+    let (mut tracker, mut store) = (tracker(&[(1, "a")]), Store::default());
+    store.manifest(1, &[(2, 1000), (3, 500), (4, 200)]);
+    store.ingest(4, 100, 200, 1);
+    // 2 was opened after the ingests were listed, 3 comes later than 4 for once
+    store.lease(1, &[1, 101], &[2, 4]);
+    let shown = |tracker: &Tracker| tracker.of(&key("a")).unwrap().downloaded;
+    tracker.saw(&store.sample, at(1));
+    assert_eq!(shown(&tracker), Some(200));
+    store.ingest(3, 50, 500, 2);
+    store.lease(1, &[1, 101], &[2, 3, 4]);
+    for second in 2..=4 {
+        tracker.saw(&store.sample, at(second));
+        assert_eq!(shown(&tracker), Some(250), "at {second}");
+    }
 }
 
 #[test]
@@ -266,10 +307,24 @@ fn a_commit_of_all_bytes_is_no_stall() {
 }
 
 #[test]
-fn an_empty_lease_stalls_only_where_leases_are_known_to_hold_things() {
+fn an_empty_lease_stalls_where_leases_hold_things_or_nothing_moves() {
+    let stalled = |began: bool| Stall { number: 1, begun: began, silent: Duration::from_secs(100) };
+    let (mut fresh, mut store) = (tracker(&[(1, "a")]), Store::default());
+    // what an interrupted pull left behind
+    store.ingest(9, 50, 100, 0);
+    store.lease(1, &[], &[]);
+    for second in [1, 100] {
+        fresh.saw(&store.sample, at(second));
+    }
+    assert_eq!(fresh.stalled(STALL, at(100)), [stalled(false)], "a registry that hangs, on a new node");
+
+    // something moves, and it may be this pull: perhaps leases hold nothing in this runtime
     let (mut tracker, mut store) = (tracker(&[(1, "a")]), Store::default());
     store.lease(1, &[], &[]);
-    tracker.saw(&store.sample, at(100));
+    for second in [1, 2, 100] {
+        store.ingest(9, second.min(2), 100, 0);
+        tracker.saw(&store.sample, at(second));
+    }
     assert_eq!(tracker.stalled(STALL, at(100)), []);
     tracker.begin(2, key("b"), registry("b.test"), wall(0), at(100));
     store.manifest(2, &[(4, 1000)]);

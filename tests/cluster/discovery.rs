@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::{
+    fleet,
     installation::NAMESPACE,
     kube::{self, REGISTRY},
     parts::{ClusterPart, Kubectl},
@@ -34,6 +35,8 @@ pub(crate) async fn renamed(kubectl: Kubectl) -> Result<()> {
         let rules = &object(&objects, "Role", role)?["rules"];
         ensure!(rules[0]["resourceNames"] == json!(["acme-prepull-discovered"]), "{rules:#}");
     }
+    let viewer = &object(&objects, "Role", "acme-prepull-viewer")?["rules"][2];
+    ensure!(viewer["resourceNames"] == json!(["acme-prepull", "acme-prepull-discovered"]), "{viewer:#}");
     for kind in ["RoleBinding", "ClusterRoleBinding"] {
         let subject = &object(&objects, kind, "acme-prepull-discovery")?["subjects"][0];
         ensure!(subject["name"] == "acme-prepull-discovery" && subject["namespace"] == "images", "{subject:#}");
@@ -73,7 +76,9 @@ pub(crate) async fn stocks(part: ClusterPart) -> Result<()> {
         "spec": {"containers": [{"name": "c", "image": image}]}}}});
     kube.kubectl_stdin("apply -f -", &deployment.to_string())?;
     let overlay = Overlay::with(&[COMPONENT]);
+    // discovery has never run, and its list makes no node cold
     kube.install(&overlay, "images: []").await?;
+    fleet::waits(kube)?;
     let run = |name: &str| -> Result<String> {
         kube.kubectl(&format!("create job --from=cronjob/prepull-discovery -n {NAMESPACE} {name}"))?;
         let ended = kube.kubectl(&format!("wait --for=condition=complete -n {NAMESPACE} job/{name} --timeout=90s"));
@@ -85,6 +90,7 @@ pub(crate) async fn stocks(part: ClusterPart) -> Result<()> {
     ensure!(said.contains("prepull/prepull-discovered written"), "{said}");
     kube.until_everywhere(&image).await?;
     kube.rollout(NAMESPACE)?;
+    fleet::waits(kube)?;
     let map = || kube.json(&format!("get configmap prepull-discovered -n {NAMESPACE}"));
     let before = map()?;
     let text = before["data"]["images.yaml"].as_str().context("no list")?;

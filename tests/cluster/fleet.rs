@@ -23,7 +23,10 @@ struct Said {
 
 /// Runs `prepull status` with the rights of the role `prepull-viewer` alone.
 fn status(kube: &Kube, arguments: &[&str]) -> Result<Said> {
-    let kubeconfig = viewer(kube)?;
+    asked(&viewer(kube)?, arguments)
+}
+
+fn asked(kubeconfig: &tempfile::NamedTempFile, arguments: &[&str]) -> Result<Said> {
     let output = Command::new(env!("CARGO_BIN_EXE_prepull"))
         .arg("status")
         .args(arguments)
@@ -31,6 +34,13 @@ fn status(kube: &Kube, arguments: &[&str]) -> Result<Said> {
         .output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
+}
+
+/// Waits with these rights until every node is warm with every list as it is.
+pub(crate) fn waits(kube: &Kube) -> Result<()> {
+    let said = status(kube, &["--wait", "--timeout=2m"])?;
+    ensure!(said.code == Some(0), "{} {}", said.out, said.err);
+    Ok(())
 }
 
 /// The administrator's kubeconfig, acting as a person who has that role and nothing else.
@@ -97,6 +107,44 @@ pub(crate) async fn agrees(part: ClusterPart) -> Result<()> {
     Ok(())
 }
 
+/// Who may not use the proxy, but may forward ports, sees the same; who may do neither is told which right is absent.
+pub(crate) async fn forwarded(part: ClusterPart) -> Result<()> {
+    let kube = kube::up(&part)?;
+    let image = pushed("fleet/one").await?;
+    kube.install_warm(&Overlay::default(), &list(&[image])).await?;
+    let kubeconfig = viewer(kube)?;
+    let may = |verbs: &[&str]| {
+        let rule = |resource: &str, verbs: &[&str]| json!({"apiGroups": [""], "resources": [resource], "verbs": verbs});
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "prepull-viewer", "namespace": NAMESPACE},
+            "rules": [rule("pods", &["list"]), rule("configmaps", &["get"]), rule("pods/portforward", verbs)],
+        });
+        kube.kubectl_stdin("replace -f -", &role.to_string())
+    };
+    // Kubernetes 1.35 asks for both
+    let mut refused = Vec::new();
+    for verb in ["create", "get"] {
+        may(&[verb])?;
+        refused.push(asked(&kubeconfig, &["--all"])?);
+    }
+    may(&["get", "create"])?;
+    let said = asked(&kubeconfig, &["--all", "-o", "json"])?;
+    // the role is another one now
+    kube.replace(&Overlay::default(), "images: []")?;
+    for refused in refused {
+        let told = refused.code == Some(1) && refused.out.contains("grant get on pods/proxy");
+        ensure!(told, "{} {}", refused.out, refused.err);
+    }
+    ensure!(said.code == Some(0), "{} {}", said.out, said.err);
+    let said = parsed(&said)?;
+    ensure!(
+        said["asked"] == NODES.len() && said["warm"] == NODES.len() && said["images"][0]["present"] == NODES.len(),
+        "{said:#}"
+    );
+    Ok(())
+}
+
 /// What the role grants is exactly this.
 pub(crate) async fn least_rights(part: ClusterPart) -> Result<()> {
     let kube = kube::up(&part)?;
@@ -107,7 +155,7 @@ pub(crate) async fn least_rights(part: ClusterPart) -> Result<()> {
     rights::expect_of(kube, "--as=viewer --as-group=system:authenticated", "default", &[])
 }
 
-/// A node whose kubelet and agent are gone is named, and keeps nobody waiting for whom less than all is enough.
+/// A node whose agent no packet reaches is named, and keeps nobody waiting for whom less than all is enough.
 pub(crate) async fn dead_node(part: ClusterPart) -> Result<()> {
     let kube = kube::up(&part)?;
     let image = pushed("fleet/one").await?;

@@ -77,6 +77,7 @@ fn main() -> ExitCode {
         trial("secrets::of_a_service_account", parts::cluster(), secrets::service_account),
         trial("secrets::of_another_namespace_are_out_of_reach", parts::cluster(), secrets::team),
         trial("status::agrees_with_every_runtime_and_waits_for_an_edit", parts::cluster(), fleet::agrees),
+        trial("status::by_a_port_forward_where_the_proxy_is_not_granted", parts::cluster(), fleet::forwarded),
         trial("status::names_a_dead_node", parts::cluster(), fleet::dead_node),
         trial("discovery::a_run_stocks_every_node", parts::cluster(), discovery::stocks),
         trial("secrets::of_private_images_under_every_policy_of_the_kubelet", parts::cluster(), verification::table),

@@ -110,7 +110,7 @@ pub(super) async fn unimplemented() -> Result<()> {
     fake.open()?;
     agent.edit(&list(8))?;
     let status =
-        agent.until(PATIENCE, "all are there", |s| s["warm"] == true && s["images"][7]["present"].is_null()).await?;
+        agent.until(PATIENCE, "all are there", |s| s["warm"] == true && s["images"][7]["state"] == "Present").await?;
     agent.until_image(PATIENCE, "registry.example.com/team/app:7", "Present").await?;
     ensure!(status["progress"].is_null(), "{status}");
     let said = agent.log().matches("has not containerd's own services").count();

@@ -54,15 +54,12 @@ pub(super) async fn frozen(part: ContainerdPart) -> Result<()> {
     Ok(())
 }
 
-/// Connections are taken, and nothing ever comes.
+/// Connections are taken, and nothing ever comes: on a node where nothing was ever pulled.
 pub(super) async fn silent(part: ContainerdPart) -> Result<()> {
     let stage = Stage::set(Containerd::start(&part, &[]).await?).await?;
-    let first = stage.push("team/first:1", &[random(1, 1)?]).await?;
     let image = stage.push("team/app:1", &[random(2, 1)?]).await?;
-    let agent = agent(&stage.containerd.socket(), &list(&[&first]))?;
-    agent.until_warm(PATIENCE).await?;
     stage.line.change(|line| line.frozen = true);
-    agent.edit(&list(&[&first, &image]))?;
+    let agent = agent(&stage.containerd.socket(), &list(&[&image]))?;
     let failed = agent.until_image(PATIENCE, &image, "BackOff").await?;
     ensure!(failed["class"] == "Stalled", "{failed}");
     ensure!(failed["message"].as_str().is_some_and(|m| m.contains("nothing came from the registry")), "{failed}");

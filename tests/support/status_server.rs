@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use prepull::{
-    http::{self, Query},
+    http::{self, Query, Readiness},
     status::Status,
     stock::Warmth,
 };
@@ -32,9 +32,10 @@ impl StatusServer {
                 // whoever asked may be gone
                 match query {
                     Query::Health(reply) => drop(reply.send(())),
-                    Query::Warmth(reply) => {
+                    Query::Readiness(reply) => {
                         let reason = status.not_warm_reason.clone();
-                        drop(reply.send(Warmth { warm: status.warm, present, required, reason }));
+                        let warmth = Warmth { warm: status.warm, present, required, reason };
+                        drop(reply.send(Readiness { ready: status.warm, warmth }));
                     }
                     Query::Status(reply) => drop(reply.send(status.clone())),
                     Query::Metrics(reply) => drop(reply.send(format!("prepull_node_warm {}\n", u8::from(status.warm)))),

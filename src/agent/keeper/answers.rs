@@ -3,14 +3,19 @@
 use std::time::SystemTime;
 
 use super::{Keeper, ReadyWhen, Reporter};
-use crate::{http::Query, runtime::Runtime, status::Status, stock::Warmth};
+use crate::{
+    http::{Query, Readiness},
+    runtime::Runtime,
+    status::Status,
+    stock::Warmth,
+};
 
 impl<R: Reporter> Keeper<R> {
     pub(super) fn answer(&mut self, query: Query) {
         // whoever asked may have gone away: then nobody misses the answer
         match query {
             Query::Health(reply) => drop(reply.send(())),
-            Query::Warmth(reply) => drop(reply.send(self.readiness())),
+            Query::Readiness(reply) => drop(reply.send(self.readiness())),
             Query::Status(reply) => drop(reply.send(self.status())),
             Query::Metrics(reply) => {
                 let status = self.status();
@@ -36,12 +41,13 @@ impl<R: Reporter> Keeper<R> {
         warmth
     }
 
-    fn readiness(&self) -> Warmth {
+    fn readiness(&self) -> Readiness {
         let warmth = self.warmth();
-        match self.ready_when {
-            ReadyWhen::Warm => warmth,
-            ReadyWhen::Running => Warmth { warm: true, ..warmth },
-        }
+        let ready = match self.ready_when {
+            ReadyWhen::Warm => warmth.warm,
+            ReadyWhen::Running => true,
+        };
+        Readiness { ready, warmth }
     }
 
     pub(super) fn status(&self) -> Status {

@@ -37,12 +37,18 @@ pub(super) fn whole(picture: &Picture, nodes: bool) -> String {
             !rows.is_empty(),
         ));
         out.push_str(&errors(&picture.images));
-        let cold: Vec<_> = picture.nodes.iter().filter(|row| !row.reason.is_empty()).collect();
+        let cold: Vec<_> = picture.nodes.iter().filter(|row| !row.warm).collect();
         if !cold.is_empty() {
             let rows: Vec<_> =
                 cold.iter().take(MOST_NAMED).map(|row| [row.node.to_string(), row.reason.clone()]).collect();
             out.push_str(&section(&table(["NOT WARM", "WHY"], &rows), true));
             out.push_str(&more(cold.len(), "--nodes shows all"));
+        }
+        let old: Vec<_> = old(picture).collect();
+        if !old.is_empty() {
+            let rows: Vec<_> = old.iter().take(MOST_NAMED).map(|row| [row.node.to_string()]).collect();
+            out.push_str(&section(&table(["OLD LIST"], &rows), true));
+            out.push_str(&more(old.len(), "--nodes shows all"));
         }
     }
     if !picture.silent.is_empty() {
@@ -62,6 +68,10 @@ fn summary(picture: &Picture) -> String {
         );
     }
     let mut text = format!("{} of {} nodes warm", picture.warm, picture.agents);
+    let old = old(picture).count();
+    if old > 0 {
+        let _ = write!(text, ", {old} of them with a list that was changed since");
+    }
     if picture.not_asked > 0 {
         let _ = write!(
             text,
@@ -75,6 +85,18 @@ fn summary(picture: &Picture) -> String {
     text
 }
 
+/// Nodes that are warm with another list than the one as it is now.
+fn old(picture: &Picture) -> impl Iterator<Item = &NodeRow> {
+    picture.nodes.iter().filter(|row| row.warm && row.has_old_list())
+}
+
+/// Why it is no use to wait where so many agents read a file.
+pub(super) fn of_files(agents: usize, all: usize) -> String {
+    format!(
+        "prepull: {agents} of {all} agents read their list from a file (--images, the component mounted-list), and what is in it now is not known here, so --wait cannot tell when they have it; let them follow a ConfigMap, or wait for `kubectl rollout status`, which knows no edit, and look with --all"
+    )
+}
+
 /// What is waited for, in one line.
 pub(super) fn progress(picture: &Picture) -> String {
     let mut text = format!("{} of {} nodes warm with the lists as they are now", picture.proven, picture.agents);
@@ -82,7 +104,7 @@ pub(super) fn progress(picture: &Picture) -> String {
         let _ = write!(text, "; no agent in namespace {} yet", picture.namespace);
     }
     let waiting: Vec<&str> =
-        picture.nodes.iter().filter(|row| !row.reason.is_empty() || !row.warm).map(|row| &*row.node).collect();
+        picture.nodes.iter().filter(|row| row.has_old_list() || !row.warm).map(|row| &*row.node).collect();
     if !waiting.is_empty() {
         let _ = write!(text, "; waiting for {}", names(&waiting));
     }
@@ -127,6 +149,7 @@ fn image_row(image: &ImageCount) -> [String; 7] {
 fn node_row(row: &NodeRow) -> [String; 7] {
     let warm = if row.warm { "yes" } else { "no" };
     let known = |n: usize| if row.asked { n.to_string() } else { "-".to_owned() };
+    let why = if row.warm && row.has_old_list() { "not yet: its list was changed since" } else { &row.reason };
     let present = if row.asked { format!("{} of {}", row.present, row.images) } else { "-".to_owned() };
     [
         row.node.to_string(),
@@ -135,7 +158,7 @@ fn node_row(row: &NodeRow) -> [String; 7] {
         known(row.pulling),
         known(row.waiting),
         known(row.failing),
-        row.reason.clone(),
+        why.to_owned(),
     ]
 }
 
