@@ -263,24 +263,24 @@ impl DiskGuard {
     /// Why this image is not pulled now, where `reserved` bytes are about to be written already.
     pub fn image_stop(&self, key: &TargetKey, reserved: u64, now: Moment) -> Option<Stop> {
         let (known, usage) = (self.known.get(key)?, self.usage?);
-        if let Some((needs, _)) = known.refused.filter(|(_, at)| now.since(*at) < REFUSAL_COUNTS) {
-            // without a margin an image would be tried again for every byte that comes free
-            let needs = needs.saturating_add(usage.capacity / 100);
+        if let Some((needs, at)) = known.refused.filter(|(_, at)| now.since(*at) < REFUSAL_COUNTS) {
             if usage.lacks_inodes() {
                 return Some(Stop::Inodes { usage });
             }
-            if usage.available < needs {
-                return Some(Stop::Refused { usage, needs });
+            // without a margin an image would be tried again for every byte that comes free
+            let needs = needs.saturating_add(usage.capacity / 100).min(usage.capacity);
+            if usage.available.saturating_sub(reserved) < needs {
+                return Some(Stop::Refused { usage, needs, reserved, until: at + REFUSAL_COUNTS });
             }
         }
-        let size = self.size(key);
+        let size = known.size;
         let no_room = self.is_on() && size > 0 && usage.above(self.marks.max, reserved.saturating_add(size));
         no_room.then_some(Stop::NoRoom { usage, marks: self.marks, size, reserved })
     }
 
-    /// Bytes that an image takes, as far as is known: 0 for one that was never removed.
+    /// Bytes that an image takes at least, as far as is known: 0 for one that was neither removed nor found no space.
     pub fn size(&self, key: &TargetKey) -> u64 {
-        self.known.get(key).map_or(0, |known| known.size)
+        self.known.get(key).map_or(0, |known| known.size.max(known.refused.map_or(0, |(needs, _)| needs)))
     }
 
     /// Whether there is so little space that what is required comes first.

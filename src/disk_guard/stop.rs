@@ -46,6 +46,10 @@ pub enum Stop {
         usage: Usage,
         /// Bytes that have to be available before it is tried again.
         needs: u64,
+        /// Bytes that pulls under way take.
+        reserved: u64,
+        /// When it is tried again all the same.
+        until: Moment,
     },
     /// There is little space, and images that are required are not there yet.
     RequiredFirst,
@@ -102,12 +106,19 @@ impl Stop {
                     marks.max
                 )
             }
-            Self::Refused { usage, needs } => format!(
-                "it found no space on the image filesystem; it is tried again when {} are available, now {} of {} are",
-                bytes(*needs),
-                bytes(usage.available),
-                bytes(usage.capacity)
-            ),
+            Self::Refused { usage, needs, reserved, until } => {
+                let others = match reserved {
+                    0 => String::new(),
+                    more => format!(", of which pulls under way take {}", bytes(*more)),
+                };
+                format!(
+                    "it found no space on the image filesystem; it is tried again when {} are available (now {} of {} are{others}), or in {} min",
+                    bytes(*needs),
+                    bytes(usage.available),
+                    bytes(usage.capacity),
+                    until.since(now).as_secs().div_ceil(60)
+                )
+            }
             Self::RequiredFirst => {
                 "there is little space on the image filesystem, and required images are not there yet".to_owned()
             }

@@ -140,23 +140,55 @@ fn no_space_waits_until_there_is_more() {
     assert!(!guard.needs_usage());
 }
 
+/// Pulls `images` together, in vain.
+fn refused_together(guard: &mut DiskGuard, images: &[&str]) {
+    for image in images {
+        guard.began(&key(image));
+    }
+    for image in images {
+        guard.refused(&key(image), at(0));
+    }
+}
+
 #[test]
 fn images_that_failed_together_are_tried_apart_and_not_for_ever() {
     let mut guard = DiskGuard::default();
     guard.set_marks(Marks::OFF);
     guard.measured(Some(used(70)));
-    let mut tries = 0;
-    while guard.image_stop(&key("a"), 0, at(0)).is_none() {
-        tries += 1;
+    let mut at_once = Vec::new();
+    loop {
+        let (mut begin, mut reserved) = (Vec::new(), 0);
         for image in ["a", "b", "c"] {
-            guard.began(&key(image));
+            if guard.image_stop(&key(image), reserved, at(0)).is_none() {
+                reserved += guard.size(&key(image));
+                begin.push(image);
+            }
         }
-        for image in ["a", "b", "c"] {
-            guard.refused(&key(image), at(0));
+        if begin.is_empty() {
+            break;
         }
-        assert!(tries < 10);
+        at_once.push(begin.len());
+        refused_together(&mut guard, &begin);
+        assert!(at_once.len() < 20, "{at_once:?}");
     }
-    assert_eq!(tries, 3, "10, 20 and 40 GiB are asked for, 30 are there");
+    assert_eq!(at_once[..2], [3, 2], "a third of 30 GiB each may be enough, but not for three of them");
+    assert!(at_once[2..].iter().all(|n| *n == 1), "then each has all the room: {at_once:?}");
+    assert!(at_once.len() <= 6, "one that had all the room in vain waits: {at_once:?}");
+}
+
+#[test]
+fn what_an_image_that_found_no_space_waits_for_is_told_and_can_be() {
+    let mut guard = DiskGuard::default();
+    guard.set_marks(Marks::OFF);
+    guard.measured(Some(used(40)));
+    for _ in 0..3 {
+        refused_together(&mut guard, &["a"]);
+    }
+    let stop = guard.image_stop(&key("a"), GIB, at(600)).unwrap();
+    assert_eq!(
+        stop.why(at(600)),
+        "it found no space on the image filesystem; it is tried again when 100.0 GiB are available (now 60.0 GiB of 100.0 GiB are, of which pulls under way take 1.0 GiB), or in 50 min"
+    );
 }
 
 #[test]

@@ -201,6 +201,21 @@ fn images_that_come_back_share_what_is_left() {
 }
 
 #[test]
+fn images_that_found_no_space_together_are_tried_with_no_more_than_there_is_room_for() {
+    let wanted = desired("limits: {maxDiskUsage: 100%}\nimages: [a.io/x:1, a.io/y:1, a.io/z:1]");
+    let mut guard = disk(70);
+    guard.set_marks(Marks::OFF);
+    for target in &wanted.targets {
+        guard.began(&target.key);
+    }
+    for target in &wanted.targets {
+        guard.refused(&target.key, at(0));
+    }
+    let plan = guarded(&wanted, &vec![queued(); 3], &Cooldowns::default(), &guard, ready(0), 0);
+    assert_eq!(plan.actions, [Action::Start(0), Action::Start(1), Action::Hold(2, Wait::Disk)]);
+}
+
+#[test]
 fn busy_disks_hold_what_would_begin_now() {
     let wanted = desired("images: [a.io/x:1]");
     let planned = |io_pressure| {
