@@ -7,7 +7,7 @@
 
 mod stop;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 pub use stop::Stop;
 
@@ -100,7 +100,7 @@ impl Default for Marks {
 struct Known {
     /// Bytes by which the disk filled up when it was pulled alone.
     grew: u64,
-    /// Bytes that it takes, once it was removed.
+    /// Bytes that it takes, while it is removed.
     size: u64,
     /// When it was last found to be removed.
     removed: Option<Moment>,
@@ -129,7 +129,7 @@ pub struct DiskGuard {
     stopped: bool,
     node_pressure: bool,
     /// The image that was removed again at once, and until when nothing is pulled for it.
-    contested: Option<(Arc<str>, Moment)>,
+    contested: Option<(TargetKey, Moment)>,
     known: HashMap<TargetKey, Known>,
     running: HashMap<TargetKey, Running>,
     /// Pulls that ended well and ran alone, with what was available before them.
@@ -147,8 +147,11 @@ impl DiskGuard {
         self.is_on() || self.known.values().any(|known| known.refused.is_some())
     }
 
-    /// Sets the marks.
+    /// Sets the marks. Others than before are somebody's answer to what was removed.
     pub fn set_marks(&mut self, marks: Marks) {
+        if self.marks != marks {
+            self.contested = None;
+        }
         self.marks = marks;
         self.settle();
     }
@@ -190,7 +193,7 @@ impl DiskGuard {
         known.again += 1;
         known.held_until = Some(now + hold);
         if self.contested.as_ref().is_none_or(|(_, until)| *until < now + hold) {
-            self.contested = Some((key.canonical.clone(), now + hold));
+            self.contested = Some((key.clone(), now + hold));
         }
     }
 
@@ -204,11 +207,17 @@ impl DiskGuard {
         self.running.insert(key.clone(), Running { available: self.usage.map(|u| u.available), others });
     }
 
-    /// A pull ended well.
-    pub fn pulled(&mut self, key: &TargetKey) {
+    /// It is in the store: what it takes is used already, and asking the registry again for it takes nothing.
+    pub fn found(&mut self, key: &TargetKey) {
         if let Some(known) = self.known.get_mut(key) {
+            known.size = 0;
             known.refused = None;
         }
+    }
+
+    /// A pull ended well.
+    pub fn pulled(&mut self, key: &TargetKey) {
+        self.found(key);
         if let Some(Running { available: Some(available), others: 0 }) = self.running.remove(key) {
             self.grown.push((key.clone(), available));
         }
@@ -234,6 +243,7 @@ impl DiskGuard {
     /// Forgets images that are no longer wanted.
     pub fn retain(&mut self, wanted: impl Fn(&TargetKey) -> bool) {
         self.known.retain(|key, _| wanted(key));
+        self.contested = self.contested.take().filter(|(key, _)| wanted(key));
         self.running.retain(|key, _| wanted(key));
         self.grown.retain(|(key, _)| wanted(key));
     }
@@ -255,7 +265,9 @@ impl DiskGuard {
             return Some(Stop::NodePressure);
         }
         match &self.contested {
-            Some((image, until)) if now < *until => Some(Stop::Contested { image: image.clone(), until: *until }),
+            Some((key, until)) if now < *until => {
+                Some(Stop::Contested { image: key.canonical.clone(), until: *until })
+            }
             _ => None,
         }
     }

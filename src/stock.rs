@@ -223,8 +223,10 @@ impl Stock {
                 continue;
             }
             let policy = target.policy;
-            if let (Some(size), None) = (self.tracked[index].stored.as_ref().map(|s| s.size), &found) {
-                self.gone(index, size, now);
+            match (self.tracked[index].stored.as_ref().map(|s| s.size), &found) {
+                (Some(size), None) => self.gone(index, size, now),
+                (_, Some(_)) => self.guard.found(&self.desired.targets[index].key),
+                (None, None) => {}
             }
             self.tracked[index].stored.clone_from(&found);
             self.tracked[index].stored_at = now;

@@ -78,6 +78,23 @@ fn a_collected_image_comes_back_when_it_fits() {
 }
 
 #[test]
+fn what_came_back_is_asked_for_again_whatever_it_took() {
+    let mut guard = DiskGuard::default();
+    for by_pull in [true, false] {
+        guard.measured(Some(used(60)));
+        guard.began(&key("a"));
+        guard.pulled(&key("a"));
+        guard.measured(Some(used(75)));
+        guard.removed(&key("a"), 5 * GIB, at(0));
+        assert_eq!(name(guard.image_stop(&key("a"), 0, at(0))), Some("NoRoom"));
+        if by_pull { guard.pulled(&key("a")) } else { guard.found(&key("a")) }
+        assert_eq!((guard.image_stop(&key("a"), 0, at(0)), guard.size(&key("a"))), (None, 0), "it is there: {by_pull}");
+    }
+    guard.removed(&key("a"), 5 * GIB, at(9000));
+    assert_eq!(guard.size(&key("a")), 15 * GIB, "what it took is known still");
+}
+
+#[test]
 fn an_image_takes_what_the_disk_lost_when_it_was_pulled_alone() {
     let mut guard = DiskGuard::default();
     guard.measured(Some(used(40)));
@@ -119,6 +136,26 @@ fn an_image_that_is_removed_again_stops_pulls_for_longer_and_longer() {
     assert_eq!(guard.node_stop(minute(50)), None);
     guard.removed(&key("a"), 1, minute(100));
     assert_eq!(guard.node_stop(minute(100)), None, "long afterwards it counts anew");
+}
+
+#[test]
+fn a_hold_for_an_image_ends_with_its_entry_and_with_the_marks() {
+    let contested = || {
+        let mut guard = DiskGuard::default();
+        guard.removed(&key("a"), 1, at(0));
+        guard.removed(&key("a"), 1, at(60));
+        assert_eq!(name(guard.node_stop(at(61))), Some("Contested"));
+        guard
+    };
+    let mut guard = contested();
+    guard.retain(|key| &*key.canonical == "a");
+    guard.set_marks(Marks::default());
+    assert_eq!(name(guard.node_stop(at(61))), Some("Contested"), "an edit of something else says nothing");
+    guard.retain(|key| &*key.canonical == "b");
+    assert_eq!(guard.node_stop(at(61)), None);
+    let mut guard = contested();
+    guard.set_marks(Marks { max: 70, resume: 60 });
+    assert_eq!(guard.node_stop(at(61)), None);
 }
 
 #[test]
