@@ -20,6 +20,8 @@ const LONGEST_HOLD: Duration = Duration::from_hours(1);
 /// The runtime may have found no space elsewhere than on the disk that can be seen: after this time an image is tried again
 /// though there is no more of it.
 const REFUSAL_COUNTS: Duration = Duration::from_hours(1);
+/// A disk that cannot be seen is taken for as full as it was seen last for so long: one look that fails says nothing.
+pub const REMEMBERED: Duration = Duration::from_mins(5);
 /// Below this share of free inodes, in percent, the kubelet begins to evict by itself.
 const LEAST_INODES: u64 = 5;
 /// Others write as well while an image is pulled: no image takes more than this many times what the runtime says.
@@ -125,6 +127,8 @@ struct Running {
 pub struct DiskGuard {
     marks: Marks,
     usage: Option<Usage>,
+    /// When that was seen.
+    seen: Moment,
     /// Pulls stopped at the upper mark, and the lower one is not reached yet.
     stopped: bool,
     node_pressure: bool,
@@ -137,7 +141,7 @@ pub struct DiskGuard {
 }
 
 impl DiskGuard {
-    /// How full the disk was when it was last looked at; none where that cannot be seen.
+    /// How full the disk was when it was last seen; none where that was never, or too long ago.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
     }
@@ -156,14 +160,16 @@ impl DiskGuard {
         self.settle();
     }
 
-    /// The disk was looked at.
-    pub fn measured(&mut self, usage: Option<Usage>) {
-        self.usage = usage;
+    /// The disk was looked at; none where it could not be seen.
+    pub fn measured(&mut self, usage: Option<Usage>, now: Moment) {
         let grown = std::mem::take(&mut self.grown);
         if let Some(usage) = usage {
             for (key, before) in grown {
                 self.known.entry(key).or_default().grew = before.saturating_sub(usage.available);
             }
+            (self.usage, self.seen) = (Some(usage), now);
+        } else if now.since(self.seen) > REMEMBERED {
+            self.usage = None;
         }
         self.settle();
     }
@@ -265,9 +271,7 @@ impl DiskGuard {
             return Some(Stop::NodePressure);
         }
         match &self.contested {
-            Some((key, until)) if now < *until => {
-                Some(Stop::Contested { image: key.canonical.clone(), until: *until })
-            }
+            Some((key, until)) if now < *until => Some(Stop::Contested { image: key.canonical.clone(), until: *until }),
             _ => None,
         }
     }

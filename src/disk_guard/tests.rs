@@ -33,7 +33,7 @@ fn pulls_stop_above_one_mark_and_go_on_below_another() {
     let mut guard = DiskGuard::default();
     let mut seen = Vec::new();
     for gib in [70, 79, 80, 81, 79, 75, 74, 79] {
-        guard.measured(Some(used(gib)));
+        guard.measured(Some(used(gib)), at(0));
         seen.push(guard.node_stop(at(0)).is_some());
     }
     assert_eq!(seen, [false, false, false, true, true, true, false, false]);
@@ -42,7 +42,7 @@ fn pulls_stop_above_one_mark_and_go_on_below_another() {
 #[test]
 fn a_list_that_moves_the_marks_is_obeyed_at_once() {
     let mut guard = DiskGuard::default();
-    guard.measured(Some(used(82)));
+    guard.measured(Some(used(82)), at(0));
     assert_eq!(name(guard.node_stop(at(0))), Some("Full"));
     guard.set_marks(Marks { max: 90, resume: 85 });
     assert_eq!(guard.node_stop(at(0)), None);
@@ -55,8 +55,8 @@ fn a_list_that_moves_the_marks_is_obeyed_at_once() {
 #[test]
 fn what_cannot_be_seen_stops_nothing() {
     let mut guard = DiskGuard::default();
-    guard.measured(Some(used(90)));
-    guard.measured(None);
+    guard.measured(Some(used(90)), at(0));
+    guard.measured(None, at(301));
     guard.removed(&key("a"), 90 * GIB, at(0));
     guard.refused(&key("b"), at(0));
     assert_eq!(
@@ -66,13 +66,24 @@ fn what_cannot_be_seen_stops_nothing() {
 }
 
 #[test]
+fn one_look_in_vain_opens_nothing() {
+    let mut guard = DiskGuard::default();
+    guard.measured(Some(used(90)), at(100));
+    guard.measured(None, at(400));
+    assert_eq!(name(guard.node_stop(at(400))), Some("Full"));
+    guard.measured(Some(used(90)), at(401));
+    guard.measured(None, at(700));
+    assert_eq!(name(guard.node_stop(at(700))), Some("Full"), "it was seen meanwhile");
+}
+
+#[test]
 fn a_collected_image_comes_back_when_it_fits() {
     let mut guard = DiskGuard::default();
-    guard.measured(Some(used(70)));
+    guard.measured(Some(used(70)), at(0));
     guard.removed(&key("a"), 10 * GIB, at(0));
     assert_eq!(guard.image_stop(&key("a"), 0, at(0)), None, "70 and 10 are not above 80");
     assert_eq!(name(guard.image_stop(&key("a"), 1, at(0))), Some("NoRoom"), "another one takes its place");
-    guard.measured(Some(used(71)));
+    guard.measured(Some(used(71)), at(0));
     assert_eq!(name(guard.image_stop(&key("a"), 0, at(0))), Some("NoRoom"));
     assert_eq!(guard.image_stop(&key("b"), 0, at(0)), None, "of others nothing is known");
 }
@@ -81,13 +92,17 @@ fn a_collected_image_comes_back_when_it_fits() {
 fn what_came_back_is_asked_for_again_whatever_it_took() {
     let mut guard = DiskGuard::default();
     for by_pull in [true, false] {
-        guard.measured(Some(used(60)));
+        guard.measured(Some(used(60)), at(0));
         guard.began(&key("a"));
         guard.pulled(&key("a"));
-        guard.measured(Some(used(75)));
+        guard.measured(Some(used(75)), at(0));
         guard.removed(&key("a"), 5 * GIB, at(0));
         assert_eq!(name(guard.image_stop(&key("a"), 0, at(0))), Some("NoRoom"));
-        if by_pull { guard.pulled(&key("a")) } else { guard.found(&key("a")) }
+        if by_pull {
+            guard.pulled(&key("a"))
+        } else {
+            guard.found(&key("a"))
+        }
         assert_eq!((guard.image_stop(&key("a"), 0, at(0)), guard.size(&key("a"))), (None, 0), "it is there: {by_pull}");
     }
     guard.removed(&key("a"), 5 * GIB, at(9000));
@@ -97,10 +112,10 @@ fn what_came_back_is_asked_for_again_whatever_it_took() {
 #[test]
 fn an_image_takes_what_the_disk_lost_when_it_was_pulled_alone() {
     let mut guard = DiskGuard::default();
-    guard.measured(Some(used(40)));
+    guard.measured(Some(used(40)), at(0));
     guard.began(&key("a"));
     guard.pulled(&key("a"));
-    guard.measured(Some(used(55)));
+    guard.measured(Some(used(55)), at(0));
     guard.removed(&key("a"), 5 * GIB, at(0));
     assert_eq!(guard.size(&key("a")), 15 * GIB, "unpacked it is larger than the runtime says");
     for image in ["b", "c"] {
@@ -109,12 +124,12 @@ fn an_image_takes_what_the_disk_lost_when_it_was_pulled_alone() {
     for image in ["b", "c"] {
         guard.pulled(&key(image));
     }
-    guard.measured(Some(used(70)));
+    guard.measured(Some(used(70)), at(0));
     guard.removed(&key("c"), 5 * GIB, at(0));
     assert_eq!(guard.size(&key("c")), 5 * GIB, "what two took together is no measure for one");
     guard.began(&key("d"));
     guard.pulled(&key("d"));
-    guard.measured(Some(used(79)));
+    guard.measured(Some(used(79)), at(0));
     guard.removed(&key("d"), GIB, at(0));
     assert_eq!(guard.size(&key("d")), 6 * GIB, "somebody else wrote as well");
 }
@@ -162,15 +177,15 @@ fn a_hold_for_an_image_ends_with_its_entry_and_with_the_marks() {
 fn no_space_waits_until_there_is_more() {
     let mut guard = DiskGuard::default();
     guard.set_marks(Marks::OFF);
-    guard.measured(Some(used(70)));
+    guard.measured(Some(used(70)), at(0));
     guard.began(&key("a"));
-    guard.measured(Some(used(99)));
+    guard.measured(Some(used(99)), at(0));
     guard.refused(&key("a"), at(0));
-    guard.measured(Some(used(70)));
+    guard.measured(Some(used(70)), at(0));
     assert_eq!(name(guard.image_stop(&key("a"), 0, at(0))), Some("Refused"), "what it had was not enough");
     assert!(guard.needs_usage());
     assert_eq!(guard.image_stop(&key("a"), 0, at(3600)), None, "space may have been missing where nobody looks");
-    guard.measured(Some(used(69)));
+    guard.measured(Some(used(69)), at(0));
     assert_eq!(guard.image_stop(&key("a"), 0, at(0)), None);
     guard.began(&key("a"));
     guard.pulled(&key("a"));
@@ -191,7 +206,7 @@ fn refused_together(guard: &mut DiskGuard, images: &[&str]) {
 fn images_that_failed_together_are_tried_apart_and_not_for_ever() {
     let mut guard = DiskGuard::default();
     guard.set_marks(Marks::OFF);
-    guard.measured(Some(used(70)));
+    guard.measured(Some(used(70)), at(0));
     let mut at_once = Vec::new();
     loop {
         let (mut begin, mut reserved) = (Vec::new(), 0);
@@ -217,7 +232,7 @@ fn images_that_failed_together_are_tried_apart_and_not_for_ever() {
 fn what_an_image_that_found_no_space_waits_for_is_told_and_can_be() {
     let mut guard = DiskGuard::default();
     guard.set_marks(Marks::OFF);
-    guard.measured(Some(used(40)));
+    guard.measured(Some(used(40)), at(0));
     for _ in 0..3 {
         refused_together(&mut guard, &["a"]);
     }
@@ -231,20 +246,20 @@ fn what_an_image_that_found_no_space_waits_for_is_told_and_can_be() {
 #[test]
 fn no_space_under_the_marks_goes_on_below_the_lower_one() {
     let mut guard = DiskGuard::default();
-    guard.measured(Some(used(79)));
+    guard.measured(Some(used(79)), at(0));
     guard.began(&key("a"));
     guard.refused(&key("a"), at(0));
     assert_eq!(name(guard.node_stop(at(0))), Some("Full"));
-    guard.measured(Some(used(76)));
+    guard.measured(Some(used(76)), at(0));
     assert_eq!(name(guard.node_stop(at(0))), Some("Full"));
-    guard.measured(Some(used(74)));
+    guard.measured(Some(used(74)), at(0));
     assert_eq!(guard.node_stop(at(0)), None);
 }
 
 #[test]
 fn the_node_and_its_inodes_have_a_say() {
     let mut guard = DiskGuard::default();
-    guard.measured(Some(used(10)));
+    guard.measured(Some(used(10)), at(0));
     guard.set_node_pressure(true);
     assert_eq!(guard.node_stop(at(0)), Some(Stop::NodePressure));
     assert!(guard.is_short(at(0)));
@@ -252,7 +267,7 @@ fn the_node_and_its_inodes_have_a_say() {
     guard.removed(&key("a"), 1, at(0));
     guard.set_node_pressure(false);
     assert_eq!(guard.node_stop(at(0)), None, "what was removed under pressure is no sign after its end");
-    guard.measured(Some(Usage { inodes_free: 49, ..used(10) }));
+    guard.measured(Some(Usage { inodes_free: 49, ..used(10) }), at(0));
     assert_eq!(name(guard.node_stop(at(0))), Some("Inodes"));
     guard.set_marks(Marks::OFF);
     guard.set_node_pressure(true);
@@ -262,7 +277,7 @@ fn the_node_and_its_inodes_have_a_say() {
 #[test]
 fn what_is_no_longer_wanted_is_forgotten() {
     let mut guard = DiskGuard::default();
-    guard.measured(Some(used(75)));
+    guard.measured(Some(used(75)), at(0));
     guard.removed(&key("a"), 10 * GIB, at(0));
     guard.began(&key("b"));
     guard.retain(|key| &*key.canonical == "c");

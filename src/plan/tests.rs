@@ -137,7 +137,7 @@ fn backoff_and_refresh_wake_the_plan() {
 /// A disk of which so many percent are used.
 fn disk(percent: u64) -> DiskGuard {
     let mut guard = DiskGuard::default();
-    guard.measured(Some(Usage { capacity: 100, available: 100 - percent, inodes: 0, inodes_free: 0 }));
+    guard.measured(Some(Usage { capacity: 100, available: 100 - percent, inodes: 0, inodes_free: 0 }), at(0));
     guard
 }
 

@@ -26,7 +26,7 @@ impl Stock {
 
     /// The disk and its load were looked at; none for what cannot be seen.
     pub fn measured(&mut self, usage: Option<Usage>, io_pressure: Option<f64>, now: Moment) {
-        self.guard.measured(usage);
+        self.guard.measured(usage, now);
         self.gates.io_pressure = io_pressure;
         self.gates.measured = Some(now);
     }
