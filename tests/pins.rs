@@ -217,7 +217,21 @@ async fn capped(part: ContainerdPart) -> Result<()> {
     until_pinned(&agent, &[three]).await?;
     let (id, both) = (id_of(&containerd, three).await?, (true, true));
     until_labelled(&containerd, &[(three, both), (&id, both)]).await?;
-    Ok(())
+    // a typing mistake in the cap keeps the last good one, and an agent that never knew one changes nothing
+    let mistyped = list(7).replace(": 7", ": 20GB");
+    agent.edit(&mistyped)?;
+    until_problem(&agent, "not in force").await?;
+    until_pinned(&agent, &[three]).await?;
+    drop(agent);
+    let agent = start(&containerd, &mistyped, &["--resync", "200ms"])?;
+    agent
+        .until(PATIENCE, "it says why nothing is pinned", |s| {
+            s["lists"][0]["problems"].to_string().contains("neither pinned nor unpinned")
+        })
+        .await?;
+    sleep(Duration::from_secs(1)).await;
+    until_pinned(&agent, &[three]).await?;
+    until_labelled(&containerd, &[(three, both), (&id, both)]).await
 }
 
 async fn moved(part: ContainerdPart) -> Result<()> {

@@ -117,6 +117,13 @@ impl Pins {
         if self.retry_at.is_some() {
             return;
         }
+        if stock.desired().limits.pin_cap_is_unknown() {
+            let problem =
+                "images are neither pinned nor unpinned, because limits.maxPinnedSize cannot be read; correct it"
+                    .to_owned();
+            self.tell(Some(problem).filter(|_| self.ours || wants_pins(stock)), HashMap::new());
+            return;
+        }
         let pinning = pinning(stock);
         if !self.ours && (pinning.wanted.is_empty() || self.unable.is_some()) {
             let problem = self.unable.clone().filter(|_| wants_pins(stock));
