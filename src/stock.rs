@@ -154,6 +154,13 @@ impl Stock {
         self.desired.targets.iter().zip(&self.tracked).any(named)
     }
 
+    /// Whether somebody else may have moved the name of an image that is to stay pinned.
+    pub fn may_have_moved(&self, name: &str) -> bool {
+        self.desired.targets.iter().zip(&self.tracked).any(|(target, tracked)| {
+            target.pin && *target.key.canonical == *name && !matches!(tracked.state, ImageState::Pulling { .. })
+        })
+    }
+
     /// Changes of state since the last call.
     pub fn take_transitions(&mut self) -> Vec<Transition> {
         std::mem::take(&mut self.transitions)

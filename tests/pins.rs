@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         on_every_containerd("what_somebody_else_pinned_is_left_alone", foreign),
         on_every_containerd("max_pinned_size_goes_by_priority_and_order", capped),
         on_every_containerd("a_moved_tag_takes_its_pin_along", moved),
+        on_every_containerd("a_tag_that_somebody_else_moves_takes_its_pin_along", moved_past_the_agent),
         on_every_containerd("a_pull_by_somebody_else_unpins_nothing", pulled_past_the_agent),
         on_every_containerd("a_runtime_that_starts_again_is_pinned_again", runtime_restarts),
         on_every_containerd("cleanup_takes_pins_away", cleaned),
@@ -130,9 +131,11 @@ async fn follows_the_list(part: ContainerdPart) -> Result<()> {
     until_pinned(&agent, &[&there.by_digest]).await?;
     until_labelled(&containerd, &of_second).await?;
     ensure!(!is_pinned(&containerd, &pulled).await?);
-    // an entry with a mistake unpins nothing
-    agent.edit(&format!("images: ['{pulled}', {{image: '{}', pin: true, priority: high}}]", there.by_digest))?;
+    // an entry with a mistake unpins nothing, in a round that pins what was edited with it
+    let pinned = format!("{{image: '{pulled}', pin: true}}");
+    agent.edit(&format!("images: [{pinned}, {{image: '{}', pin: true, priority: high}}]", there.by_digest))?;
     agent.until_image(PATIENCE, &there.by_digest, "Invalid").await?;
+    until_labelled(&containerd, &[&of_second[..], &[(&pulled, both), (&first, both)]].concat()).await?;
     agent.edit(&pins(&[&pulled]))?;
     until_pinned(&agent, &[&pulled]).await?;
     until_labelled(&containerd, &[(&pulled, both), (&first, both)]).await?;
@@ -252,6 +255,24 @@ async fn moved(part: ContainerdPart) -> Result<()> {
     ensure!(id != before && !is_pinned(&containerd, &old.by_digest).await?, "the old image stays pinned");
     let found = labels(&containerd).await?;
     ensure!(found.contains_key(&id) && !found.contains_key(&before), "{found:?}");
+    Ok(())
+}
+
+async fn moved_past_the_agent(part: ContainerdPart) -> Result<()> {
+    let registry = Registry::start(RegistryKind::Plain).await?;
+    let image = registry.push("app:1", &Image::small("old")?).await?.by_tag;
+    let containerd = Containerd::start(&part, &[&registry]).await?;
+    // by its own look the agent would miss it for five minutes
+    let agent = agent(&containerd, &pins(&[&image]))?;
+    until_pinned(&agent, &[&image]).await?;
+    let (old, both) = (id_of(&containerd, &image).await?, (true, true));
+    until_labelled(&containerd, &[(&image, both), (&old, both)]).await?;
+    registry.push("app:1", &Image::small("new")?).await?;
+    containerd.pull(&image).await?;
+    let new = id_of(&containerd, &image).await?;
+    ensure!(new != old, "the tag did not move");
+    until_labelled(&containerd, &[(&image, both), (&new, both)]).await?;
+    ensure!(is_pinned(&containerd, &image).await?);
     Ok(())
 }
 
