@@ -299,6 +299,21 @@ impl DiskGuard {
         self.known.get(key).map_or(0, |known| known.size.max(known.refused.map_or(0, |(needs, _)| needs)))
     }
 
+    /// Whether it is known that an image cannot fit, whatever else goes: then nobody makes room for it by waiting.
+    pub fn can_never_fit(&self, key: &TargetKey, now: Moment) -> bool {
+        let (Some(known), Some(usage)) = (self.known.get(key), self.usage) else { return false };
+        let needs = known.refused.filter(|(_, at)| now.since(*at) < REFUSAL_COUNTS).map_or(0, |(needs, _)| needs);
+        let alone = u128::from(known.size) * 100;
+        needs.saturating_add(usage.capacity / 100) >= usage.capacity
+            || (self.is_on() && alone > u128::from(usage.capacity) * u128::from(self.marks.max))
+    }
+
+    /// How full the disk is, where it is so near the upper mark that what a pull takes is to be seen before the next one.
+    pub fn near(&self) -> Option<Stop> {
+        let usage = self.usage.filter(|usage| self.is_on() && !usage.below(self.marks.resume))?;
+        Some(Stop::OneAtATime { usage, marks: self.marks })
+    }
+
     /// Whether there is so little space that what is required comes first.
     pub fn is_short(&self, now: Moment) -> bool {
         self.is_on()
