@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
@@ -13,6 +13,7 @@ use support::{
     fake_cri::FakeCri,
     images::Image,
     parts::ContainerdPart,
+    pin_labels::{self, OURS, PINNED, UNABLE, labels},
     registry::{Registry, RegistryKind},
     trials::{on_every_containerd, trial},
 };
@@ -20,10 +21,6 @@ use tokio::time::{Instant, sleep};
 
 /// Long enough for a busy machine, and never waited for in full when all is well.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The generation whose CRI does not know the label.
-const UNABLE: &str = "containerd-1.6::";
-const PINNED: &str = "io.cri-containerd.pinned=pinned";
-const OURS: &str = "prepull.dev/pinned=true";
 
 fn main() -> ExitCode {
     let able = [
@@ -68,33 +65,8 @@ fn shown(status: &Value) -> Vec<&str> {
     images.iter().filter(|i| i["pinned"] == true).filter_map(|i| i["image"].as_str()).collect()
 }
 
-/// Records with any of the two labels, and which of them each has.
-async fn labels(containerd: &Containerd) -> Result<BTreeMap<String, (bool, bool)>> {
-    let listed = containerd.ctr(&["images", "ls"]).await?;
-    let mut found = BTreeMap::new();
-    for line in listed.lines().skip(1) {
-        let name = line.split_whitespace().next().context("a line without a name")?;
-        let labels = line.split_whitespace().last().unwrap_or_default();
-        let has = |wanted| labels.split(',').any(|label| label == wanted);
-        if has(PINNED) || has(OURS) {
-            found.insert(name.to_owned(), (has(PINNED), has(OURS)));
-        }
-    }
-    Ok(found)
-}
-
-/// Waits until the records that carry labels are these, each as given.
 async fn until_labelled(containerd: &Containerd, wanted: &[(&str, (bool, bool))]) -> Result<()> {
-    let wanted: BTreeMap<_, _> = wanted.iter().map(|(name, has)| ((*name).to_owned(), *has)).collect();
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let found = labels(containerd).await?;
-        if found == wanted {
-            return Ok(());
-        }
-        ensure!(Instant::now() < end, "labels are on {found:?}, and were to be on {wanted:?}");
-        sleep(Duration::from_millis(50)).await;
-    }
+    pin_labels::until_labelled(containerd, PATIENCE, wanted).await
 }
 
 async fn id_of(containerd: &Containerd, image: &str) -> Result<String> {
