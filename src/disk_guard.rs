@@ -7,7 +7,7 @@
 
 mod stop;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 pub use stop::Stop;
 
@@ -20,6 +20,8 @@ const LONGEST_HOLD: Duration = Duration::from_hours(1);
 /// The runtime may have found no space elsewhere than on the disk that can be seen: after this time an image is tried again
 /// though there is no more of it.
 const REFUSAL_COUNTS: Duration = Duration::from_hours(1);
+/// A disk that cannot be seen is taken for as full as it was seen last for so long: one look that fails says nothing.
+pub const REMEMBERED: Duration = Duration::from_mins(5);
 /// Below this share of free inodes, in percent, the kubelet begins to evict by itself.
 const LEAST_INODES: u64 = 5;
 /// Others write as well while an image is pulled: no image takes more than this many times what the runtime says.
@@ -100,7 +102,7 @@ impl Default for Marks {
 struct Known {
     /// Bytes by which the disk filled up when it was pulled alone.
     grew: u64,
-    /// Bytes that it takes, once it was removed.
+    /// Bytes that it takes, while it is removed.
     size: u64,
     /// When it was last found to be removed.
     removed: Option<Moment>,
@@ -125,11 +127,13 @@ struct Running {
 pub struct DiskGuard {
     marks: Marks,
     usage: Option<Usage>,
+    /// When that was seen.
+    seen: Moment,
     /// Pulls stopped at the upper mark, and the lower one is not reached yet.
     stopped: bool,
     node_pressure: bool,
     /// The image that was removed again at once, and until when nothing is pulled for it.
-    contested: Option<(Arc<str>, Moment)>,
+    contested: Option<(TargetKey, Moment)>,
     known: HashMap<TargetKey, Known>,
     running: HashMap<TargetKey, Running>,
     /// Pulls that ended well and ran alone, with what was available before them.
@@ -137,7 +141,7 @@ pub struct DiskGuard {
 }
 
 impl DiskGuard {
-    /// How full the disk was when it was last looked at; none where that cannot be seen.
+    /// How full the disk was when it was last seen; none where that was never, or too long ago.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
     }
@@ -147,20 +151,25 @@ impl DiskGuard {
         self.is_on() || self.known.values().any(|known| known.refused.is_some())
     }
 
-    /// Sets the marks.
+    /// Sets the marks. Others than before are somebody's answer to what was removed.
     pub fn set_marks(&mut self, marks: Marks) {
+        if self.marks != marks {
+            self.contested = None;
+        }
         self.marks = marks;
         self.settle();
     }
 
-    /// The disk was looked at.
-    pub fn measured(&mut self, usage: Option<Usage>) {
-        self.usage = usage;
+    /// The disk was looked at; none where it could not be seen.
+    pub fn measured(&mut self, usage: Option<Usage>, now: Moment) {
         let grown = std::mem::take(&mut self.grown);
         if let Some(usage) = usage {
             for (key, before) in grown {
                 self.known.entry(key).or_default().grew = before.saturating_sub(usage.available);
             }
+            (self.usage, self.seen) = (Some(usage), now);
+        } else if now.since(self.seen) > REMEMBERED {
+            self.usage = None;
         }
         self.settle();
     }
@@ -190,7 +199,7 @@ impl DiskGuard {
         known.again += 1;
         known.held_until = Some(now + hold);
         if self.contested.as_ref().is_none_or(|(_, until)| *until < now + hold) {
-            self.contested = Some((key.canonical.clone(), now + hold));
+            self.contested = Some((key.clone(), now + hold));
         }
     }
 
@@ -204,11 +213,17 @@ impl DiskGuard {
         self.running.insert(key.clone(), Running { available: self.usage.map(|u| u.available), others });
     }
 
-    /// A pull ended well.
-    pub fn pulled(&mut self, key: &TargetKey) {
+    /// It is in the store: what it takes is used already, and asking the registry again for it takes nothing.
+    pub fn found(&mut self, key: &TargetKey) {
         if let Some(known) = self.known.get_mut(key) {
+            known.size = 0;
             known.refused = None;
         }
+    }
+
+    /// A pull ended well.
+    pub fn pulled(&mut self, key: &TargetKey) {
+        self.found(key);
         if let Some(Running { available: Some(available), others: 0 }) = self.running.remove(key) {
             self.grown.push((key.clone(), available));
         }
@@ -234,6 +249,7 @@ impl DiskGuard {
     /// Forgets images that are no longer wanted.
     pub fn retain(&mut self, wanted: impl Fn(&TargetKey) -> bool) {
         self.known.retain(|key, _| wanted(key));
+        self.contested = self.contested.take().filter(|(key, _)| wanted(key));
         self.running.retain(|key, _| wanted(key));
         self.grown.retain(|(key, _)| wanted(key));
     }
@@ -255,7 +271,7 @@ impl DiskGuard {
             return Some(Stop::NodePressure);
         }
         match &self.contested {
-            Some((image, until)) if now < *until => Some(Stop::Contested { image: image.clone(), until: *until }),
+            Some((key, until)) if now < *until => Some(Stop::Contested { image: key.canonical.clone(), until: *until }),
             _ => None,
         }
     }
@@ -263,24 +279,39 @@ impl DiskGuard {
     /// Why this image is not pulled now, where `reserved` bytes are about to be written already.
     pub fn image_stop(&self, key: &TargetKey, reserved: u64, now: Moment) -> Option<Stop> {
         let (known, usage) = (self.known.get(key)?, self.usage?);
-        if let Some((needs, _)) = known.refused.filter(|(_, at)| now.since(*at) < REFUSAL_COUNTS) {
-            // without a margin an image would be tried again for every byte that comes free
-            let needs = needs.saturating_add(usage.capacity / 100);
+        if let Some((needs, at)) = known.refused.filter(|(_, at)| now.since(*at) < REFUSAL_COUNTS) {
             if usage.lacks_inodes() {
                 return Some(Stop::Inodes { usage });
             }
-            if usage.available < needs {
-                return Some(Stop::Refused { usage, needs });
+            // without a margin an image would be tried again for every byte that comes free
+            let needs = needs.saturating_add(usage.capacity / 100).min(usage.capacity);
+            if usage.available.saturating_sub(reserved) < needs {
+                return Some(Stop::Refused { usage, needs, reserved, until: at + REFUSAL_COUNTS });
             }
         }
-        let size = self.size(key);
+        let size = known.size;
         let no_room = self.is_on() && size > 0 && usage.above(self.marks.max, reserved.saturating_add(size));
         no_room.then_some(Stop::NoRoom { usage, marks: self.marks, size, reserved })
     }
 
-    /// Bytes that an image takes, as far as is known: 0 for one that was never removed.
+    /// Bytes that an image takes at least, as far as is known: 0 for one that was neither removed nor found no space.
     pub fn size(&self, key: &TargetKey) -> u64 {
-        self.known.get(key).map_or(0, |known| known.size)
+        self.known.get(key).map_or(0, |known| known.size.max(known.refused.map_or(0, |(needs, _)| needs)))
+    }
+
+    /// Whether it is known that an image cannot fit, whatever else goes: then nobody makes room for it by waiting.
+    pub fn can_never_fit(&self, key: &TargetKey, now: Moment) -> bool {
+        let (Some(known), Some(usage)) = (self.known.get(key), self.usage) else { return false };
+        let needs = known.refused.filter(|(_, at)| now.since(*at) < REFUSAL_COUNTS).map_or(0, |(needs, _)| needs);
+        let alone = u128::from(known.size) * 100;
+        needs.saturating_add(usage.capacity / 100) >= usage.capacity
+            || (self.is_on() && alone > u128::from(usage.capacity) * u128::from(self.marks.max))
+    }
+
+    /// How full the disk is, where it is so near the upper mark that what a pull takes is to be seen before the next one.
+    pub fn near(&self) -> Option<Stop> {
+        let usage = self.usage.filter(|usage| self.is_on() && !usage.below(self.marks.resume))?;
+        Some(Stop::OneAtATime { usage, marks: self.marks })
     }
 
     /// Whether there is so little space that what is required comes first.

@@ -16,6 +16,8 @@ use crate::{
 
 /// Older than this, nothing begins by what is known of the disk and its load: a look takes no longer.
 const FRESH: Duration = Duration::from_millis(100);
+/// A required image that is still not there after so long does not keep the others out for longer.
+const COMES_FIRST: Duration = Duration::from_hours(1);
 /// How often they are looked at while something waits for them.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -46,8 +48,10 @@ pub struct Plan {
 /// What the disk has room for, apart from what stops all pulls or one image alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Room {
-    /// What is required alone, because there is little space.
-    pub required_first: bool,
+    /// What is required alone, because there is little space and this target, by its index, is not there yet.
+    pub required_first: Option<usize>,
+    /// Nothing beside the pull that is under way.
+    pub one_at_a_time: bool,
     /// Bytes that pulls take which are under way or begin now, as far as is known.
     pub reserved: u64,
 }
@@ -232,6 +236,8 @@ struct Disk<'a> {
     guard: &'a DiskGuard,
     /// Nothing at all.
     closed: bool,
+    /// So near the mark that one pull is to end before the next begins.
+    near: bool,
     room: Room,
     now: Moment,
 }
@@ -239,10 +245,12 @@ struct Disk<'a> {
 impl<'a> Disk<'a> {
     fn of(desired: &'a Desired, states: &[&ImageState], guard: &'a DiskGuard, now: Moment) -> Self {
         let pulling = |state: &ImageState| matches!(state, ImageState::Pulling { .. });
+        let required_first = required_first(desired, states, guard, now);
         let mut disk = Self {
             guard,
             closed: guard.node_stop(now).is_some(),
-            room: Room { required_first: required_first(desired, states, guard, now), reserved: 0 },
+            near: guard.near().is_some(),
+            room: Room { required_first, ..Room::default() },
             now,
         };
         for (target, _) in desired.targets.iter().zip(states).filter(|(_, state)| pulling(state)) {
@@ -253,29 +261,38 @@ impl<'a> Disk<'a> {
 
     fn has_room(&self, target: &Target) -> bool {
         !self.closed
-            && (target.required || !self.room.required_first)
+            && !self.room.one_at_a_time
+            && (target.required || self.room.required_first.is_none())
             && self.guard.image_stop(&target.key, self.room.reserved, self.now).is_none()
     }
 
     fn add(&mut self, target: &Target) {
         self.room.reserved = self.room.reserved.saturating_add(self.guard.size(&target.key));
+        // of an image that was never here nobody knows what it takes
+        self.room.one_at_a_time = self.near;
     }
 }
 
-/// Whether there is little space and something is required that is still to be pulled: then nothing else begins. What
-/// failed for a reason of its own holds nobody up.
-fn required_first(desired: &Desired, states: &[&ImageState], guard: &DiskGuard, now: Moment) -> bool {
+/// Where there is little space, or an image lacks some, what is required that is still to be pulled: then nothing else
+/// begins. What failed for a reason of its own holds nobody up, and neither does what can never fit, or waits for very long.
+fn required_first(desired: &Desired, states: &[&ImageState], guard: &DiskGuard, now: Moment) -> Option<usize> {
     let short = guard.is_short(now);
-    desired.targets.iter().zip(states).filter(|(target, _)| target.required).any(|(target, state)| match state {
-        ImageState::Pending { .. } => {
-            target.policy != PullPolicy::Never && (short || guard.image_stop(&target.key, 0, now).is_some())
-        }
-        ImageState::BackOff { error, .. } => error.class == ErrorClass::NoSpace && guard.needs_usage(),
-        ImageState::Pulling { .. } => short,
-        ImageState::Present { .. }
-        | ImageState::Missing { .. }
-        | ImageState::Invalid { .. }
-        | ImageState::NotForThisNode => false,
+    desired.targets.iter().zip(states).position(|(target, state)| {
+        target.required
+            && !guard.can_never_fit(&target.key, now)
+            && match state {
+                ImageState::Pending { since, .. } => {
+                    target.policy != PullPolicy::Never
+                        && now.since(*since) < COMES_FIRST
+                        && (short || guard.image_stop(&target.key, 0, now).is_some())
+                }
+                ImageState::BackOff { error, .. } => error.class == ErrorClass::NoSpace && guard.needs_usage(),
+                ImageState::Pulling { .. } => short,
+                ImageState::Present { .. }
+                | ImageState::Missing { .. }
+                | ImageState::Invalid { .. }
+                | ImageState::NotForThisNode => false,
+            }
     })
 }
 

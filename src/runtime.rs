@@ -13,7 +13,7 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 pub use connection::Closed;
 pub use endpoint::Endpoint;
 pub use events::{StoreEvent, StoreEvents};
-pub use pins::Pinned;
+pub use pins::{NOTICED_WITHIN, Pinned};
 use tokio::{
     sync::OnceCell,
     time::{Instant, timeout},

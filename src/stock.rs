@@ -154,6 +154,13 @@ impl Stock {
         self.desired.targets.iter().zip(&self.tracked).any(named)
     }
 
+    /// Whether somebody else may have moved the name of an image that is to stay pinned.
+    pub fn may_have_moved(&self, name: &str) -> bool {
+        self.desired.targets.iter().zip(&self.tracked).any(|(target, tracked)| {
+            target.pin && *target.key.canonical == *name && !matches!(tracked.state, ImageState::Pulling { .. })
+        })
+    }
+
     /// Changes of state since the last call.
     pub fn take_transitions(&mut self) -> Vec<Transition> {
         std::mem::take(&mut self.transitions)
@@ -223,8 +230,10 @@ impl Stock {
                 continue;
             }
             let policy = target.policy;
-            if let (Some(size), None) = (self.tracked[index].stored.as_ref().map(|s| s.size), &found) {
-                self.gone(index, size, now);
+            match (self.tracked[index].stored.as_ref().map(|s| s.size), &found) {
+                (Some(size), None) => self.gone(index, size, now),
+                (_, Some(_)) => self.guard.found(&self.desired.targets[index].key),
+                (None, None) => {}
             }
             self.tracked[index].stored.clone_from(&found);
             self.tracked[index].stored_at = now;

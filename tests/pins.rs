@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::{Arguments, Trial};
@@ -13,6 +13,7 @@ use support::{
     fake_cri::FakeCri,
     images::Image,
     parts::ContainerdPart,
+    pin_labels::{self, OURS, PINNED, UNABLE, labels},
     registry::{Registry, RegistryKind},
     trials::{on_every_containerd, trial},
 };
@@ -20,10 +21,6 @@ use tokio::time::{Instant, sleep};
 
 /// Long enough for a busy machine, and never waited for in full when all is well.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The generation whose CRI does not know the label.
-const UNABLE: &str = "containerd-1.6::";
-const PINNED: &str = "io.cri-containerd.pinned=pinned";
-const OURS: &str = "prepull.dev/pinned=true";
 
 fn main() -> ExitCode {
     let able = [
@@ -32,6 +29,7 @@ fn main() -> ExitCode {
         on_every_containerd("what_somebody_else_pinned_is_left_alone", foreign),
         on_every_containerd("max_pinned_size_goes_by_priority_and_order", capped),
         on_every_containerd("a_moved_tag_takes_its_pin_along", moved),
+        on_every_containerd("a_tag_that_somebody_else_moves_takes_its_pin_along", moved_past_the_agent),
         on_every_containerd("a_pull_by_somebody_else_unpins_nothing", pulled_past_the_agent),
         on_every_containerd("a_runtime_that_starts_again_is_pinned_again", runtime_restarts),
         on_every_containerd("cleanup_takes_pins_away", cleaned),
@@ -67,33 +65,8 @@ fn shown(status: &Value) -> Vec<&str> {
     images.iter().filter(|i| i["pinned"] == true).filter_map(|i| i["image"].as_str()).collect()
 }
 
-/// Records with any of the two labels, and which of them each has.
-async fn labels(containerd: &Containerd) -> Result<BTreeMap<String, (bool, bool)>> {
-    let listed = containerd.ctr(&["images", "ls"]).await?;
-    let mut found = BTreeMap::new();
-    for line in listed.lines().skip(1) {
-        let name = line.split_whitespace().next().context("a line without a name")?;
-        let labels = line.split_whitespace().last().unwrap_or_default();
-        let has = |wanted| labels.split(',').any(|label| label == wanted);
-        if has(PINNED) || has(OURS) {
-            found.insert(name.to_owned(), (has(PINNED), has(OURS)));
-        }
-    }
-    Ok(found)
-}
-
-/// Waits until the records that carry labels are these, each as given.
 async fn until_labelled(containerd: &Containerd, wanted: &[(&str, (bool, bool))]) -> Result<()> {
-    let wanted: BTreeMap<_, _> = wanted.iter().map(|(name, has)| ((*name).to_owned(), *has)).collect();
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let found = labels(containerd).await?;
-        if found == wanted {
-            return Ok(());
-        }
-        ensure!(Instant::now() < end, "labels are on {found:?}, and were to be on {wanted:?}");
-        sleep(Duration::from_millis(50)).await;
-    }
+    pin_labels::until_labelled(containerd, PATIENCE, wanted).await
 }
 
 async fn id_of(containerd: &Containerd, image: &str) -> Result<String> {
@@ -130,9 +103,11 @@ async fn follows_the_list(part: ContainerdPart) -> Result<()> {
     until_pinned(&agent, &[&there.by_digest]).await?;
     until_labelled(&containerd, &of_second).await?;
     ensure!(!is_pinned(&containerd, &pulled).await?);
-    // an entry with a mistake unpins nothing
-    agent.edit(&format!("images: ['{pulled}', {{image: '{}', pin: true, priority: high}}]", there.by_digest))?;
+    // an entry with a mistake unpins nothing, in a round that pins what was edited with it
+    let pinned = format!("{{image: '{pulled}', pin: true}}");
+    agent.edit(&format!("images: [{pinned}, {{image: '{}', pin: true, priority: high}}]", there.by_digest))?;
     agent.until_image(PATIENCE, &there.by_digest, "Invalid").await?;
+    until_labelled(&containerd, &[&of_second[..], &[(&pulled, both), (&first, both)]].concat()).await?;
     agent.edit(&pins(&[&pulled]))?;
     until_pinned(&agent, &[&pulled]).await?;
     until_labelled(&containerd, &[(&pulled, both), (&first, both)]).await?;
@@ -217,7 +192,21 @@ async fn capped(part: ContainerdPart) -> Result<()> {
     until_pinned(&agent, &[three]).await?;
     let (id, both) = (id_of(&containerd, three).await?, (true, true));
     until_labelled(&containerd, &[(three, both), (&id, both)]).await?;
-    Ok(())
+    // a typing mistake in the cap keeps the last good one, and an agent that never knew one changes nothing
+    let mistyped = list(7).replace(": 7", ": 20GB");
+    agent.edit(&mistyped)?;
+    until_problem(&agent, "not in force").await?;
+    until_pinned(&agent, &[three]).await?;
+    drop(agent);
+    let agent = start(&containerd, &mistyped, &["--resync", "200ms"])?;
+    agent
+        .until(PATIENCE, "it says why nothing is pinned", |s| {
+            s["lists"][0]["problems"].to_string().contains("neither pinned nor unpinned")
+        })
+        .await?;
+    sleep(Duration::from_secs(1)).await;
+    until_pinned(&agent, &[three]).await?;
+    until_labelled(&containerd, &[(three, both), (&id, both)]).await
 }
 
 async fn moved(part: ContainerdPart) -> Result<()> {
@@ -238,6 +227,24 @@ async fn moved(part: ContainerdPart) -> Result<()> {
     ensure!(id != before && !is_pinned(&containerd, &old.by_digest).await?, "the old image stays pinned");
     let found = labels(&containerd).await?;
     ensure!(found.contains_key(&id) && !found.contains_key(&before), "{found:?}");
+    Ok(())
+}
+
+async fn moved_past_the_agent(part: ContainerdPart) -> Result<()> {
+    let registry = Registry::start(RegistryKind::Plain).await?;
+    let image = registry.push("app:1", &Image::small("old")?).await?.by_tag;
+    let containerd = Containerd::start(&part, &[&registry]).await?;
+    // by its own look the agent would miss it for five minutes
+    let agent = agent(&containerd, &pins(&[&image]))?;
+    until_pinned(&agent, &[&image]).await?;
+    let (old, both) = (id_of(&containerd, &image).await?, (true, true));
+    until_labelled(&containerd, &[(&image, both), (&old, both)]).await?;
+    registry.push("app:1", &Image::small("new")?).await?;
+    containerd.pull(&image).await?;
+    let new = id_of(&containerd, &image).await?;
+    ensure!(new != old, "the tag did not move");
+    until_labelled(&containerd, &[(&image, both), (&new, both)]).await?;
+    ensure!(is_pinned(&containerd, &image).await?);
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    disk_guard::Usage,
+    disk_guard::{REMEMBERED, Usage},
     error_text::one_line,
     runtime::{Runtime, code_name, image_fs},
 };
@@ -24,11 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What one look saw.
 #[derive(Debug)]
 struct Seen {
+    /// Of which connection the runtime was asked.
+    connection: u64,
     /// The folder that the runtime named.
     folder: Option<String>,
     usage: Result<Usage, String>,
-    /// None where it was not asked for.
-    io_pressure: Option<Result<f64, String>>,
 }
 
 /// What is known now.
@@ -52,15 +52,21 @@ enum Part {
 pub(super) struct Disk {
     /// Where the kernel tells the I/O pressure.
     pressure_file: PathBuf,
+    /// Whether it is to be read.
+    wants_pressure: bool,
+    /// Connections to the runtime that have ended: what was asked of an earlier one is not of this one's disk.
+    connection: u64,
     /// Where the runtime keeps images; none until it was asked.
     folder: Option<String>,
+    /// Whether the usage was ever seen.
+    was_seen: bool,
     looks: JoinSet<Seen>,
     /// When the running look counts as hung.
     late_at: Option<Instant>,
     /// The running one hangs.
     hangs: bool,
-    /// Something happened that the running one may have missed: look again, at the I/O pressure too or not.
-    again: Option<(Runtime, bool)>,
+    /// Something happened that the running one may have missed: look again.
+    again: Option<Runtime>,
     /// What was said.
     said: HashMap<Part, String>,
 }
@@ -70,7 +76,10 @@ impl Disk {
     pub(super) fn new(pressure_file: PathBuf) -> Self {
         Self {
             pressure_file,
+            wants_pressure: false,
+            connection: 0,
             folder: None,
+            was_seen: false,
             looks: JoinSet::new(),
             late_at: None,
             hangs: false,
@@ -81,59 +90,76 @@ impl Disk {
 
     /// Waits until a look has ended, or hangs. Never, where none is under way. Dropping the future loses nothing.
     pub(super) async fn news(&mut self) -> Measured {
-        let late = self.late_at;
-        tokio::select! {
-            Some(ended) = self.looks.join_next() => {
-                self.late_at = None;
-                self.hangs = false;
-                let seen = ended.unwrap_or_else(|error| Seen {
-                    folder: None,
-                    usage: Err(format!("it cannot be looked at: {error}")),
-                    io_pressure: None,
-                });
-                if let Some((runtime, io_pressure)) = self.again.take() {
-                    self.measure(&runtime, io_pressure);
+        loop {
+            let late = self.late_at;
+            tokio::select! {
+                Some(ended) = self.looks.join_next() => {
+                    self.late_at = None;
+                    self.hangs = false;
+                    let seen = ended.unwrap_or_else(|error| Seen {
+                        connection: self.connection,
+                        folder: None,
+                        usage: Err(format!("it cannot be looked at: {error}")),
+                    });
+                    let is_old = seen.connection != self.connection;
+                    if let Some(runtime) = self.again.take() {
+                        self.begin(&runtime);
+                    }
+                    if is_old {
+                        continue;
+                    }
+                    self.folder = seen.folder;
+                    return self.told(seen.usage);
                 }
-                self.told(seen)
+                () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => {
+                    self.late_at = None;
+                    self.hangs = true;
+                    return self.told(Err(format!("it gives no answer within {} s", PATIENCE.as_secs())));
+                }
+                else => std::future::pending().await,
             }
-            () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => {
-                self.late_at = None;
-                self.hangs = true;
-                let usage = Err(format!("it gives no answer within {} s", PATIENCE.as_secs()));
-                self.told(Seen { folder: self.folder.clone(), usage, io_pressure: None })
-            }
-            else => std::future::pending().await,
         }
     }
 
-    /// Begins a look; the running one is followed by another.
+    /// Begins a look, and at the I/O pressure where that matters; the running one is followed by another.
     pub(super) fn measure(&mut self, runtime: &Runtime, io_pressure: bool) {
+        self.wants_pressure = io_pressure;
+        self.begin(runtime);
+    }
+
+    fn begin(&mut self, runtime: &Runtime) {
         if self.hangs {
             // no second one behind it: the answer is at once that there is none
             self.late_at = Some(Instant::now());
         } else if self.looks.is_empty() {
             self.late_at = Some(Instant::now() + PATIENCE);
-            let pressure_file = io_pressure.then(|| self.pressure_file.clone());
-            self.looks.spawn(look(runtime.clone(), self.folder.clone(), pressure_file));
+            self.looks.spawn(look(runtime.clone(), self.folder.clone(), self.connection));
         } else {
-            self.again = Some((runtime.clone(), io_pressure));
+            self.again = Some(runtime.clone());
         }
     }
 
     /// The runtime went away: the next one may keep its images elsewhere.
     pub(super) fn unlinked(&mut self) {
+        self.connection += 1;
         self.folder = None;
         self.again = None;
     }
 
-    fn told(&mut self, seen: Seen) -> Measured {
-        let Seen { folder, usage, io_pressure } = seen;
-        self.folder = folder;
+    fn told(&mut self, usage: Result<Usage, String>) -> Measured {
+        self.was_seen |= usage.is_ok();
         let usage = usage.map_err(|why| {
-            format!("how full the image filesystem is cannot be seen, so maxDiskUsage has no effect: {why}")
+            let counts = if self.was_seen {
+                format!("what was seen last counts for {} min, and then ", REMEMBERED.as_secs() / 60)
+            } else {
+                String::new()
+            };
+            format!("how full the image filesystem is cannot be seen, so {counts}maxDiskUsage has no effect: {why}")
         });
         let mut problems = Vec::new();
         let usage = self.say(Part::Usage, usage, &mut problems);
+        // the kernel tells it without a disk, so it is known though the disk hangs, and is as new as the answer
+        let io_pressure = self.wants_pressure.then(|| image_fs::io_pressure(&self.pressure_file));
         let io_pressure = io_pressure.and_then(|seen| {
             let seen = seen
                 .map_err(|why| format!("how busy the disks are cannot be seen, so maxIOPressure has no effect: {why}"));
@@ -160,11 +186,7 @@ impl Disk {
     }
 }
 
-async fn look(runtime: Runtime, folder: Option<String>, pressure_file: Option<PathBuf>) -> Seen {
-    let io_pressure = match pressure_file {
-        Some(file) => Some(blocking(move || image_fs::io_pressure(&file)).await),
-        None => None,
-    };
+async fn look(runtime: Runtime, folder: Option<String>, connection: u64) -> Seen {
     let folder = match folder {
         Some(folder) => Ok(folder),
         None => runtime.image_folder().await.map_err(|status| {
@@ -175,7 +197,7 @@ async fn look(runtime: Runtime, folder: Option<String>, pressure_file: Option<Pa
         Ok(folder) => blocking(move || image_fs::usage(Path::new(&folder))).await,
         Err(why) => Err(why),
     };
-    Seen { folder: folder.ok(), usage, io_pressure }
+    Seen { connection, folder: folder.ok(), usage }
 }
 
 /// A disk that hangs must not hold up the loop.

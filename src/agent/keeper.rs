@@ -476,7 +476,8 @@ impl<R: Reporter> Keeper<R> {
     /// Something happened in the runtime's store. What only this agent's own pulls bring needs no look.
     fn store_news(&mut self, news: &StoreNews) {
         match news {
-            StoreNews::Event(StoreEvent::Named(name)) if !self.stock.waits_for(name) => {}
+            StoreNews::Event(StoreEvent::Named(name))
+                if !self.stock.waits_for(name) && !self.stock.may_have_moved(name) => {}
             StoreNews::Event(StoreEvent::Named(_)) | StoreNews::Again => self.looks.event(true),
             StoreNews::Event(StoreEvent::Gone(name)) => self.looks.event(self.stock.is_listed(name)),
             StoreNews::Absent => {

@@ -16,7 +16,7 @@ use crate::{
     image_ref::ImageRef,
     list::units::written_bytes,
     pins::{LeftOut, Pinning, Wanted},
-    runtime::{Pinned, Runtime, code_name},
+    runtime::{NOTICED_WITHIN, Pinned, Runtime, code_name},
     status::Status,
     stock::Stock,
 };
@@ -25,6 +25,10 @@ use crate::{
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest time between rounds that fail.
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
+/// Rounds in a row in which the runtime takes no notice of the label: then it is taken not to know it.
+const MOST_UNNOTICED: u32 = 4;
+/// What was taken not to know the label is tried again after so long: it may only have been slow.
+const TRY_AGAIN: Duration = Duration::from_hours(1);
 /// Images that a problem names.
 const MOST_NAMED: usize = 3;
 
@@ -47,8 +51,12 @@ pub(super) struct Pins {
     again: bool,
     retry_at: Option<Instant>,
     retry: Duration,
-    /// Whether the runtime on this connection was seen to honour the label.
+    /// Whether the runtime on this connection was seen to honour the label, or is taken not to.
     honoured: Option<bool>,
+    /// Rounds in a row in which it was not.
+    unnoticed: u32,
+    /// When what is taken not to honour it is tried again.
+    try_again: Option<Instant>,
     /// Why the runtime on this connection cannot pin.
     unable: Option<String>,
     /// Whether the runtime on this connection may have pins of this agent's.
@@ -69,6 +77,8 @@ impl Pins {
             retry_at: None,
             retry: FIRST_RETRY,
             honoured: None,
+            unnoticed: 0,
+            try_again: None,
             unable: None,
             ours: true,
             problem: None,
@@ -117,14 +127,29 @@ impl Pins {
         if self.retry_at.is_some() {
             return;
         }
+        if stock.desired().limits.pin_cap_is_unknown() {
+            let problem =
+                "images are neither pinned nor unpinned, because limits.maxPinnedSize cannot be read; correct it"
+                    .to_owned();
+            self.tell(Some(problem).filter(|_| self.ours || wants_pins(stock)), HashMap::new());
+            return;
+        }
         let pinning = pinning(stock);
-        if !self.ours && (pinning.wanted.is_empty() || self.unable.is_some()) {
+        if !self.ours && (pinning.wanted.is_empty() || !self.may_try()) {
             let problem = self.unable.clone().filter(|_| wants_pins(stock));
             self.tell(problem, HashMap::new());
             return;
         }
         let (runtime, honoured) = (runtime.clone(), self.honoured);
         self.running.spawn(async move { runtime.pin(&pinning, honoured).await });
+    }
+
+    /// Whether the runtime may honour the label; one that did not is asked anew after a long while.
+    fn may_try(&mut self) -> bool {
+        if self.try_again.is_some_and(|at| Instant::now() >= at) {
+            (self.honoured, self.unnoticed, self.try_again) = (None, 0, None);
+        }
+        self.honoured != Some(false)
     }
 
     /// Ends what runs: its connection is gone, and whatever answers next may be another runtime.
@@ -143,34 +168,50 @@ impl Pins {
             Ok(pinned) => pinned,
             Err(status) if status.code() == Code::Unimplemented => {
                 self.unable = Some(no_containerd(&name));
-                Pinned::default()
+                self.honoured = Some(false);
+                Pinned { honoured: Some(false), ..Pinned::default() }
             }
             Err(status) => {
-                self.retry_at = Some(Instant::now() + self.retry);
-                self.retry = (self.retry * 2).min(LONGEST_RETRY);
                 let (code, text) = (code_name(&status), one_line(status.message()));
-                let left_out = std::mem::take(&mut self.left_out);
-                self.tell(
-                    Some(format!("images cannot be pinned or unpinned: {name} answers {code}: {text}; trying again")),
-                    left_out,
-                );
-                // it may have changed something before it failed
-                return true;
+                let problem =
+                    format!("images cannot be pinned or unpinned: {name} answers {code}: {text}; trying again");
+                return self.failed(Some(problem));
             }
         };
         let Pinned { changed, honoured, ours_left, left_out } = pinned;
+        if honoured == Some(false) && self.honoured != Some(false) {
+            self.ours = true;
+            self.unnoticed += 1;
+            if self.unnoticed < MOST_UNNOTICED {
+                let problem = self.unable.clone().unwrap_or_else(|| not_noticed(&name));
+                return self.failed(Some(problem).filter(|_| wants_pins(stock)));
+            }
+            // what was written is taken back by the round that follows the look
+            self.unable = Some(not_honoured(&name));
+            self.try_again = Some(Instant::now() + TRY_AGAIN);
+        } else {
+            self.ours = ours_left;
+        }
         self.retry = FIRST_RETRY;
         self.honoured = honoured;
-        self.ours = ours_left;
-        if honoured == Some(false) {
-            self.unable = Some(not_honoured(&name));
+        if honoured == Some(true) {
+            (self.unable, self.unnoticed) = (None, 0);
         }
         let cap = stock.desired().limits.max_pinned_size;
         let unable = self.unable.clone().filter(|_| wants_pins(stock));
         let problem = unable.or_else(|| does_not_fit(&left_out, cap));
         let why = |one: LeftOut| (one.name.clone(), why_not(&one, cap));
         self.tell(problem, left_out.into_iter().map(why).collect());
-        changed
+        changed || (honoured == Some(false) && self.ours)
+    }
+
+    /// A round failed: the next one comes later. The store is to be looked at, for it may have changed something before.
+    fn failed(&mut self, problem: Option<String>) -> bool {
+        self.retry_at = Some(Instant::now() + self.retry);
+        self.retry = (self.retry * 2).min(LONGEST_RETRY);
+        let left_out = std::mem::take(&mut self.left_out);
+        self.tell(problem, left_out);
+        true
     }
 
     /// Keeps what is wrong for the status, and logs it where it is new.
@@ -212,9 +253,17 @@ fn wants_pins(stock: &Stock) -> bool {
     stock.desired().targets.iter().any(|target| target.pin)
 }
 
+fn not_noticed(runtime: &str) -> String {
+    format!(
+        "images are not seen to be pinned yet: {runtime} has not reported one as pinned within {} s of its label; trying again",
+        NOTICED_WITHIN.as_secs()
+    )
+}
+
 fn not_honoured(runtime: &str) -> String {
     format!(
-        "pin has no effect on this node: {runtime} does not report an image as pinned that carries its label, so the kubelet may collect it; containerd does from 1.7 on"
+        "pin has no effect on this node: {runtime} did not report an image as pinned that carried its label, {MOST_UNNOTICED} times for {} s, so the kubelet may collect it; this is tried again every hour, and containerd does from 1.7 on",
+        NOTICED_WITHIN.as_secs()
     )
 }
 
@@ -246,4 +295,60 @@ fn why_not(one: &LeftOut, cap: Option<u64>) -> String {
         bytes(one.pinned),
         cap.map(written_bytes).unwrap_or_default()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::{
+        clock::Moment,
+        desired::{Desired, SourcedList},
+        list::{ImageList, affinity::NodeFacts},
+    };
+
+    fn stock() -> Stock {
+        let list = Arc::new(ImageList::parse("images: [{image: 'q.io/a:1', pin: true}]").unwrap());
+        let list = SourcedList { source: "test".into(), revision: "r".into(), namespace: None, list };
+        let mut stock = Stock::new(true);
+        stock.apply(Desired::merge(&[list], &NodeFacts::default()), Moment::default());
+        stock
+    }
+
+    fn round(honoured: bool) -> PinNews {
+        PinNews::Ended(Ok(Pinned { changed: true, honoured: Some(honoured), ours_left: true, left_out: Vec::new() }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_takes_notice_late_keeps_its_pins() {
+        let (stock, mut pins) = (stock(), Pins::new(true));
+        for _ in 1..MOST_UNNOTICED {
+            pins.take(round(false), None, &stock);
+            assert!(pins.retry_at.is_some() && pins.honoured.is_none() && pins.unable.is_none());
+            assert!(pins.problem.as_ref().is_some_and(|p| p.contains("yet")), "{:?}", pins.problem);
+            pins.retry_at = None;
+        }
+        pins.take(round(true), None, &stock);
+        assert_eq!((pins.honoured, &pins.problem, pins.unnoticed), (Some(true), &None, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_never_does_is_given_up_and_tried_again_much_later() {
+        let (stock, mut pins) = (stock(), Pins::new(true));
+        for _ in 0..MOST_UNNOTICED {
+            pins.retry_at = None;
+            assert!(pins.take(round(false), None, &stock));
+        }
+        assert_eq!((pins.honoured, pins.retry_at), (Some(false), None), "the next round takes back what was written");
+        assert!(pins.problem.as_ref().is_some_and(|p| p.contains("no effect")), "{:?}", pins.problem);
+        let taken_back = Pinned { changed: true, honoured: Some(false), ..Pinned::default() };
+        pins.take(PinNews::Ended(Ok(taken_back)), None, &stock);
+        assert!(!pins.ours && pins.unnoticed == MOST_UNNOTICED);
+        assert!(!pins.may_try());
+        advance(TRY_AGAIN).await;
+        assert!(pins.may_try());
+        assert_eq!((pins.honoured, pins.unnoticed), (None, 0));
+        assert!(pins.problem.is_some(), "until it is seen to be honoured");
+    }
 }

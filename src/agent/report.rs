@@ -120,11 +120,12 @@ impl Reporter for LogReporter {
         if self.stopped == name {
             return;
         }
-        self.stopped = name;
+        let before = std::mem::replace(&mut self.stopped, name);
         if let Some(stop) = stop {
             tracing::warn!(why = stop.why(now), remedy = stop.remedy(), "the disk stops pulls");
         } else {
-            tracing::info!("the disk has room again: pulls go on");
+            // there may be room again, or a hold is over, or a list has switched the guard off
+            tracing::info!(reason_before = before, "the disk no longer stops pulls: pulls go on");
         }
     }
 

@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::lists::{ListUpdate, Read};
-use crate::{desired::SourcedList, list::ListProblem, status::ListStatus};
+use crate::{
+    desired::SourcedList,
+    list::{ImageList, ListProblem},
+    status::ListStatus,
+};
 
 /// Where lists come from.
 #[derive(Debug, Clone, Default)]
@@ -189,6 +193,7 @@ impl Source {
                     tracing::warn!(list = %name, more, "the list has more problems; `prepull check` shows all");
                 }
                 self.rejected = false;
+                let list = self.with_good_limits(list);
                 self.list = Some(SourcedList { source: name.clone(), revision, namespace, list });
                 return Change::InForce;
             }
@@ -202,6 +207,14 @@ impl Source {
         }
         // others may have waited for this source to tell anything
         if self.list.is_none() { Change::InForce } else { Change::Nothing }
+    }
+
+    /// The list, with the last good value of each limit that cannot be read.
+    fn with_good_limits(&self, list: Arc<ImageList>) -> Arc<ImageList> {
+        let Some(last) = self.list.as_ref().filter(|_| !list.limits.unread.is_empty()) else { return list };
+        let mut list = Arc::unwrap_or_clone(list);
+        list.limits.keep(&last.list.limits);
+        Arc::new(list)
     }
 
     /// Keeps the last good list, and says what is wrong with the new text.
@@ -259,6 +272,26 @@ mod tests {
         tell(&mut sources, "team/a", Read::of_text("- a"));
         assert!(sources.unread().unwrap().starts_with("the list team/a was not read yet: "));
         assert_eq!(names(&sources).unwrap(), ["file"]);
+    }
+
+    #[test]
+    fn the_last_good_value_of_a_limit_outlives_bad_ones() {
+        let mut sources = Sources::new(SourceNames { named: vec!["a/b".into()], selector: None });
+        let mut told = |limits: &str| {
+            tell(&mut sources, "a/b", Read::of_text(&format!("limits: {limits}\nimages: [q.io/a:1]")));
+            let limits = sources.in_force().unwrap()[0].list.limits.clone();
+            let marks = (limits.max_disk_usage, limits.resume_disk_usage);
+            (limits.max_pinned_size, limits.pulling_nodes, limits.max_io_pressure, marks)
+        };
+        let bad = "{maxPinnedSize: 20GB, pullingNodes: many, maxIOPressure: 40%, maxDiskUsage: 60}";
+        assert_eq!(told(bad), (None, Some(1), Some(10.0), (80, 75)), "none was ever good");
+        let good = told("{maxPinnedSize: 20Gi, pullingNodes: 50, maxIOPressure: 40, maxDiskUsage: 60%}");
+        assert_eq!(good, (Some(20 << 30), Some(50), Some(40.0), (60, 55)));
+        assert_eq!([told(bad), told(bad), told("none")], [good; 3]);
+        assert_eq!(told("{maxDiskUsage: 70%, resumeDiskUsage: 50}").3, (70, 55), "one mark may be good");
+        assert_eq!(told("{maxDiskUsage: 50%, resumeDiskUsage: 50}").3, (50, 45), "and the last one too high for it");
+        assert_eq!(told("{}"), (None, None, None, (80, 75)), "what is left out is no mistake");
+        assert!(sources.status()[0].problems.is_empty());
     }
 
     #[test]

@@ -46,9 +46,23 @@ pub enum Stop {
         usage: Usage,
         /// Bytes that have to be available before it is tried again.
         needs: u64,
+        /// Bytes that pulls under way take.
+        reserved: u64,
+        /// When it is tried again all the same.
+        until: Moment,
     },
-    /// There is little space, and images that are required are not there yet.
-    RequiredFirst,
+    /// There is little space, and an image that is required is not there yet.
+    RequiredFirst {
+        /// Which one.
+        image: Arc<str>,
+    },
+    /// The disk is between the marks, and another pull is under way.
+    OneAtATime {
+        /// As it is.
+        usage: Usage,
+        /// The marks.
+        marks: Marks,
+    },
 }
 
 impl Stop {
@@ -61,7 +75,8 @@ impl Stop {
             Self::Contested { .. } => "Contested",
             Self::NoRoom { .. } => "NoRoom",
             Self::Refused { .. } => "Refused",
-            Self::RequiredFirst => "RequiredFirst",
+            Self::RequiredFirst { .. } => "RequiredFirst",
+            Self::OneAtATime { .. } => "OneAtATime",
         }
     }
 
@@ -102,15 +117,28 @@ impl Stop {
                     marks.max
                 )
             }
-            Self::Refused { usage, needs } => format!(
-                "it found no space on the image filesystem; it is tried again when {} are available, now {} of {} are",
-                bytes(*needs),
-                bytes(usage.available),
-                bytes(usage.capacity)
-            ),
-            Self::RequiredFirst => {
-                "there is little space on the image filesystem, and required images are not there yet".to_owned()
+            Self::Refused { usage, needs, reserved, until } => {
+                let others = match reserved {
+                    0 => String::new(),
+                    more => format!(", of which pulls under way take {}", bytes(*more)),
+                };
+                format!(
+                    "it found no space on the image filesystem; it is tried again when {} are available (now {} of {} are{others}), or in {} min",
+                    bytes(*needs),
+                    bytes(usage.available),
+                    bytes(usage.capacity),
+                    until.since(now).as_secs().div_ceil(60)
+                )
             }
+            Self::RequiredFirst { image } => format!(
+                "there is little space on the image filesystem, and required images go first: {} is not there yet",
+                one_line(image)
+            ),
+            Self::OneAtATime { usage, marks } => format!(
+                "the image filesystem is {} full, and from {} % (resumeDiskUsage) on one image is pulled at a time",
+                percent(usage.ratio()),
+                marks.resume
+            ),
         }
     }
 
@@ -132,9 +160,10 @@ impl Stop {
             Self::NoRoom { .. } => {
                 "Free space, shorten the list, or give the node a larger disk; pulled now, the kubelet would collect it again."
             }
-            Self::RequiredFirst => {
-                "It begins by itself when the required images are there; free space, or set required: true for it."
+            Self::RequiredFirst { .. } => {
+                "It begins by itself when that image is there; free space, or set required: true for this one too."
             }
+            Self::OneAtATime { .. } => "It begins by itself when the pull under way has ended.",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The `limits` of a list, and what the limits of several lists mean together.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     fields::{Field, Fields},
@@ -59,6 +59,8 @@ pub struct Limits {
     pub pull_timeout: Duration,
     /// Longest time without a byte in an active download.
     pub stall_timeout: Duration,
+    /// Fields that stand in the list and cannot be read. What they guard is not to be let go by a typing mistake.
+    pub unread: BTreeSet<&'static str>,
 }
 
 impl Default for Limits {
@@ -74,6 +76,7 @@ impl Default for Limits {
             max_io_pressure: None,
             pull_timeout: Duration::from_mins(30),
             stall_timeout: Duration::from_mins(2),
+            unread: BTreeSet::new(),
         }
     }
 }
@@ -101,7 +104,42 @@ impl Limits {
             max_io_pressure: least(a.max_io_pressure, b.max_io_pressure),
             pull_timeout: a.pull_timeout.min(b.pull_timeout),
             stall_timeout: a.stall_timeout.min(b.stall_timeout),
+            unread: a.unread.union(&b.unread).copied().collect(),
         }
+    }
+
+    /// Puts the last good value of the same list in place of each that cannot be read.
+    pub fn keep(&mut self, last: &Self) {
+        for name in std::mem::take(&mut self.unread) {
+            if last.unread.contains(name) {
+                self.unread.insert(name);
+                continue;
+            }
+            match name {
+                "parallelPulls" => self.parallel_pulls = last.parallel_pulls,
+                "parallelPullsPerRegistry" => self.parallel_pulls_per_registry = last.parallel_pulls_per_registry,
+                "pullingNodes" => self.pulling_nodes = last.pulling_nodes,
+                "spread" => self.spread = last.spread,
+                "maxDiskUsage" => {
+                    self.max_disk_usage = last.max_disk_usage;
+                    self.resume_disk_usage = last.resume_disk_usage;
+                }
+                "resumeDiskUsage" if last.resume_disk_usage < self.max_disk_usage => {
+                    self.resume_disk_usage = last.resume_disk_usage;
+                }
+                // 5 points under the upper one, as by default
+                "resumeDiskUsage" => {}
+                "maxPinnedSize" => self.max_pinned_size = last.max_pinned_size,
+                "maxIOPressure" => self.max_io_pressure = last.max_io_pressure,
+                "pullTimeout" => self.pull_timeout = last.pull_timeout,
+                _ => self.stall_timeout = last.stall_timeout,
+            }
+        }
+    }
+
+    /// Whether there is to be a cap on what is pinned that nobody knows: then nothing is pinned, and nothing unpinned.
+    pub fn pin_cap_is_unknown(&self) -> bool {
+        self.unread.contains("maxPinnedSize")
     }
 }
 
@@ -121,53 +159,106 @@ const FIELDS: &[&str] = &[
 /// Most pulls at once that a list may ask for.
 const MOST_PULLS: i64 = 64;
 
-/// Reads `limits`. A field with a problem keeps its default, so that the rest stays in force.
+/// What is in force of a limit that cannot be read and never could; the strictest that still lets images come.
+const ONE_NODE: u32 = 1;
+/// The same for `maxIOPressure`.
+const CALM: f64 = 10.0;
+
+/// Reads `limits`. A field with a problem does not keep the rest from being in force.
 pub(super) fn read(field: Option<Field<'_>>, problems: &mut Problems) -> Limits {
     let mut limits = Limits::default();
-    let Some(mut fields) = field.and_then(|f| Fields::of(&f, problems)) else { return limits };
-    if let Some(f) = fields.take("parallelPulls") {
-        limits.parallel_pulls = parallel(&f, problems).unwrap_or_default();
+    let Some(field) = field else { return limits };
+    let Some(fields) = Fields::of(&field, problems) else {
+        problems.amend_last(" (not in force: the last good limits stay, and where there are none, the strictest)");
+        limits.unread = FIELDS.iter().copied().collect();
+        limits.be_strict();
+        return limits;
+    };
+    let mut reader = Reader { fields, problems, unread: BTreeSet::new() };
+    if let Some(n) = reader.take("parallelPulls", parallel) {
+        limits.parallel_pulls = n;
     }
-    if let Some(f) = fields.take("parallelPullsPerRegistry") {
-        limits.parallel_pulls_per_registry = f.integer(1, MOST_PULLS, problems).and_then(|n| usize::try_from(n).ok());
+    limits.parallel_pulls_per_registry = reader
+        .take("parallelPullsPerRegistry", |f, p| f.integer(1, MOST_PULLS, p).and_then(|n| usize::try_from(n).ok()));
+    limits.pulling_nodes =
+        reader.take("pullingNodes", |f, p| f.integer(1, 100_000, p).and_then(|n| u32::try_from(n).ok()));
+    if let Some(spread) = reader.take("spread", |f, p| f.unit(units::duration, p)) {
+        limits.spread = spread;
     }
-    if let Some(f) = fields.take("pullingNodes") {
-        limits.pulling_nodes = f.integer(1, 100_000, problems).and_then(|n| u32::try_from(n).ok());
+    if let Some(timeout) = reader.take("pullTimeout", |f, p| f.duration(p)) {
+        limits.pull_timeout = timeout;
     }
-    if let Some(f) = fields.take("spread") {
-        limits.spread = f.unit(units::duration, problems).unwrap_or(limits.spread);
+    if let Some(timeout) = reader.take("stallTimeout", |f, p| f.duration(p)) {
+        limits.stall_timeout = timeout;
     }
-    if let Some(f) = fields.take("pullTimeout") {
-        limits.pull_timeout = f.duration(problems).unwrap_or(limits.pull_timeout);
-    }
-    if let Some(f) = fields.take("stallTimeout") {
-        limits.stall_timeout = f.duration(problems).unwrap_or(limits.stall_timeout);
-    }
-    if let Some(f) = fields.take("maxPinnedSize") {
-        limits.max_pinned_size = f.unit(units::bytes, problems);
-    }
-    if let Some(f) = fields.take("maxIOPressure") {
-        limits.max_io_pressure = f.unit(units::pressure, problems);
-    }
-    disk_marks(&mut limits, fields.take("maxDiskUsage"), fields.take("resumeDiskUsage").as_ref(), problems);
-    fields.refuse_the_rest(FIELDS, problems);
+    limits.max_pinned_size = reader.take("maxPinnedSize", |f, p| f.unit(units::bytes, p));
+    limits.max_io_pressure = reader.take("maxIOPressure", |f, p| f.unit(units::pressure, p));
+    disk_marks(&mut limits, &mut reader);
+    limits.unread = reader.unread;
+    limits.be_strict();
+    reader.fields.refuse_the_rest(FIELDS, reader.problems);
     limits
 }
 
-fn disk_marks(limits: &mut Limits, max: Option<Field<'_>>, resume: Option<&Field<'_>>, problems: &mut Problems) {
-    if let Some(max) = max.and_then(|f| f.unit(units::percentage, problems)) {
+impl Limits {
+    /// What cannot be read must not mean that there is no limit. What is not named here has a default that limits.
+    fn be_strict(&mut self) {
+        for name in &self.unread {
+            match *name {
+                "pullingNodes" => self.pulling_nodes = Some(ONE_NODE),
+                "maxIOPressure" => self.max_io_pressure = Some(CALM),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Takes fields, and notes those that cannot be read.
+struct Reader<'a, 'p> {
+    fields: Fields<'a>,
+    problems: &'p mut Problems,
+    unread: BTreeSet<&'static str>,
+}
+
+impl<'a> Reader<'a, '_> {
+    fn take<T>(&mut self, name: &'static str, read: impl FnOnce(&Field<'a>, &mut Problems) -> Option<T>) -> Option<T> {
+        let field = self.fields.take(name)?;
+        let value = read(&field, self.problems);
+        if value.is_none() {
+            self.unread.insert(name);
+            let otherwise = match name {
+                "pullingNodes" => "one node pulls at once",
+                "maxPinnedSize" => "nothing is pinned or unpinned",
+                "maxIOPressure" => "10",
+                _ => "the default",
+            };
+            self.problems.amend_last(&format!(
+                " (not in force: the last good value stays, and where there is none, {otherwise})"
+            ));
+        }
+        value
+    }
+}
+
+fn disk_marks(limits: &mut Limits, reader: &mut Reader<'_, '_>) {
+    if let Some(max) = reader.take("maxDiskUsage", |f, p| f.unit(units::percentage, p)) {
         limits.max_disk_usage = max;
         limits.resume_disk_usage = max.saturating_sub(5);
     }
-    if let Some(field) = resume {
-        match field.unit(units::percentage, problems) {
-            Some(low) if low < limits.max_disk_usage => limits.resume_disk_usage = low,
-            Some(low) => problems.push(field.problem(
-                format!("pulls would go on at {low}%, which is not below maxDiskUsage ({}%)", limits.max_disk_usage),
+    let most = limits.max_disk_usage;
+    let resume = reader.take("resumeDiskUsage", |field, problems| {
+        let low = field.unit(units::percentage, problems)?;
+        if low >= most {
+            problems.push(field.problem(
+                format!("pulls would go on at {low}%, which is not below maxDiskUsage ({most}%)"),
                 "write a percentage below maxDiskUsage, or leave it out for 5 points under it",
-            )),
-            None => {}
+            ));
+            return None;
         }
+        Some(low)
+    });
+    if let Some(low) = resume {
+        limits.resume_disk_usage = low;
     }
 }
 

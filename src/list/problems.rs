@@ -21,6 +21,15 @@ impl Problems {
         }
     }
 
+    /// Adds to what the last one says.
+    pub(super) fn amend_last(&mut self, more: &str) {
+        if self.found == self.kept.len()
+            && let Some(last) = self.kept.last_mut()
+        {
+            last.message.push_str(more);
+        }
+    }
+
     /// Adds those of a part of the list.
     pub(super) fn append(&mut self, part: Self) {
         self.found += part.found;

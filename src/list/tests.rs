@@ -311,10 +311,29 @@ fn hostile_lists_take_no_time() {
 
 #[test]
 fn the_strictest_limits_win() {
-    let a = Limits { max_disk_usage: 70, ..Limits::default() };
+    let a = Limits { max_disk_usage: 70, max_pinned_size: Some(7), ..Limits::default() };
     let b = Limits { parallel_pulls: Parallel::Fixed(2), max_io_pressure: Some(10.0), ..Limits::default() };
     let both = a.strictest(&b);
+    assert_eq!(both.max_pinned_size, Some(7), "a list without a cap is under the other's");
+    let larger = Limits { max_pinned_size: Some(8), ..Limits::default() };
+    assert_eq!(larger.strictest(&both).max_pinned_size, Some(7), "and none can raise it");
     assert_eq!((both.max_disk_usage, both.parallel_pulls, both.max_io_pressure), (70, Parallel::Fixed(2), Some(10.0)));
+}
+
+#[test]
+fn a_limit_that_cannot_be_read_does_not_mean_that_there_is_none() {
+    let list =
+        ImageList::parse("limits: {pullingNodes: 0, maxPinnedSize: 20GB, maxIOPressure: high}\nimages: [q.io/a:1]")
+            .unwrap();
+    assert_eq!((list.limits.pulling_nodes, list.limits.max_io_pressure), (Some(1), Some(10.0)));
+    assert!(list.limits.pin_cap_is_unknown());
+    assert_eq!(list.problems.len(), 3);
+    for problem in &list.problems {
+        assert!(problem.message.contains("not in force"), "{problem}");
+    }
+    let good = ImageList::parse("limits: {maxPinnedSize: 0}\nimages: []").unwrap();
+    assert!(good.problems.is_empty() && good.limits.max_pinned_size == Some(0) && !good.limits.pin_cap_is_unknown());
+    assert!(good.limits.strictest(&list.limits).pin_cap_is_unknown(), "what the other list wants is not known");
 }
 
 #[test]

@@ -95,7 +95,7 @@ pub fn bytes(text: &str) -> Result<u64, UnitError> {
     };
     let number: f64 = number.parse().map_err(|_| bad())?;
     let total = number * factor;
-    if !(total.is_finite() && (1.0..9e18).contains(&total)) {
+    if !(total.is_finite() && (0.0..9e18).contains(&total)) {
         return Err(bad());
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be within u64 just above")]
@@ -161,7 +161,8 @@ mod tests {
         assert_eq!(bytes("20Gi"), Ok(20 << 30));
         assert_eq!(bytes("1.5Mi"), Ok(1_572_864));
         assert_eq!(bytes("500M"), Ok(500_000_000));
-        for bad in ["", "Gi", "20GB", "-1Gi", "0", "99999999Pi", "1..2Gi"] {
+        assert_eq!(bytes("0"), Ok(0), "nothing at all is a quantity");
+        for bad in ["", "Gi", "20GB", "-1Gi", "99999999Pi", "1..2Gi"] {
             assert!(bytes(bad).is_err(), "{bad:?} was read");
         }
     }

@@ -137,7 +137,7 @@ fn backoff_and_refresh_wake_the_plan() {
 /// A disk of which so many percent are used.
 fn disk(percent: u64) -> DiskGuard {
     let mut guard = DiskGuard::default();
-    guard.measured(Some(Usage { capacity: 100, available: 100 - percent, inodes: 0, inodes_free: 0 }));
+    guard.measured(Some(Usage { capacity: 100, available: 100 - percent, inodes: 0, inodes_free: 0 }), at(0));
     guard
 }
 
@@ -189,6 +189,47 @@ fn what_is_required_goes_first_between_the_marks() {
 }
 
 #[test]
+fn what_is_required_and_can_never_fit_holds_nobody_up() {
+    let wanted =
+        desired("images:\n  - a.io/required:1\n  - {image: 'a.io/optional:1', required: false, priority: -1}\n");
+    let begins = |percent, size, since| {
+        let mut guard = disk(percent);
+        guard.removed(&wanted.targets[0].key, size, at(since));
+        guarded(&wanted, &[queued(), queued()], &Cooldowns::default(), &guard, ready(since), since).actions
+    };
+    let held = [Action::Hold(0, Wait::Disk), Action::Hold(1, Wait::Disk)];
+    let goes = [Action::Hold(0, Wait::Disk), Action::Start(1)];
+    assert_eq!(begins(60, 25, 0), held, "it waits for room that the other one would take");
+    assert_eq!(begins(60, 81, 0), goes, "no room is enough for it");
+    assert_eq!(begins(60, 25, 3600), goes, "nor does it keep the other one out for ever");
+    let error = PullError::own(ErrorClass::NoSpace, "no");
+    let failed = ImageState::BackOff { failures: IMAGE.failed(None, at(0)), until: at(10), error };
+    let mut guard = disk(10);
+    guard.set_marks(Marks::OFF);
+    for (needs, begins) in [(90, 0), (180, 1)] {
+        guard.began(&wanted.targets[0].key);
+        guard.refused(&wanted.targets[0].key, at(0));
+        let states = [failed.clone(), queued()];
+        let plan = guarded(&wanted, &states, &Cooldowns::default(), &guard, ready(0), 0);
+        let started = plan.actions.iter().filter(|a| matches!(a, Action::Start(_))).count();
+        assert_eq!(started, begins, "it needs {needs} of 100");
+    }
+}
+
+#[test]
+fn between_the_marks_one_pull_ends_before_the_next_begins() {
+    let wanted = desired("images: [a.io/x:1, a.io/y:1]");
+    let planned = |percent, first: ImageState| {
+        guarded(&wanted, &[first, queued()], &Cooldowns::default(), &disk(percent), ready(0), 0)
+    };
+    assert_eq!(planned(74, queued()).actions, [Action::Start(0), Action::Start(1)]);
+    assert_eq!(planned(75, queued()).actions, [Action::Start(0), Action::Hold(1, Wait::Disk)]);
+    let pulling = ImageState::Pulling { attempt: 1, started: at(0), failures: None };
+    let plan = planned(75, pulling);
+    assert_eq!((plan.actions, plan.room.one_at_a_time), (vec![Action::Hold(1, Wait::Disk)], true));
+}
+
+#[test]
 fn images_that_come_back_share_what_is_left() {
     let wanted = desired("images: [a.io/x:1, a.io/y:1, a.io/z:1]");
     let mut guard = disk(60);
@@ -198,6 +239,21 @@ fn images_that_come_back_share_what_is_left() {
     let plan = guarded(&wanted, &[queued(), queued(), queued()], &Cooldowns::default(), &guard, ready(0), 0);
     assert_eq!(plan.actions, [Action::Start(0), Action::Hold(1, Wait::Disk), Action::Start(2)]);
     assert_eq!(plan.room.reserved, 15);
+}
+
+#[test]
+fn images_that_found_no_space_together_are_tried_with_no_more_than_there_is_room_for() {
+    let wanted = desired("limits: {maxDiskUsage: 100%}\nimages: [a.io/x:1, a.io/y:1, a.io/z:1]");
+    let mut guard = disk(70);
+    guard.set_marks(Marks::OFF);
+    for target in &wanted.targets {
+        guard.began(&target.key);
+    }
+    for target in &wanted.targets {
+        guard.refused(&target.key, at(0));
+    }
+    let plan = guarded(&wanted, &vec![queued(); 3], &Cooldowns::default(), &guard, ready(0), 0);
+    assert_eq!(plan.actions, [Action::Start(0), Action::Start(1), Action::Hold(2, Wait::Disk)]);
 }
 
 #[test]

@@ -19,8 +19,9 @@ use crate::{
 const NAMESPACE: &str = "k8s.io";
 /// From so many images on, all records are read instead of those of each: the filters are tried on every record.
 const MOST_FILTERED: usize = 64;
-/// CRI hears of a changed record by an event, within milliseconds here. After this long it has not taken notice.
-const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+/// CRI hears of a changed record by an event, within milliseconds here. After this long it has not taken notice in this
+/// round.
+pub const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 /// Between two questions whether it has.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -29,7 +30,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 pub struct Pinned {
     /// Whether any record changed, so that the store is to be looked at again.
     pub changed: bool,
-    /// Whether the runtime honours the label; none where nothing was there to see it by.
+    /// Whether the runtime was seen to honour the label in this round; none where nothing was there to see it by.
     pub honoured: Option<bool>,
     /// Whether records of this agent's are left.
     pub ours_left: bool,
@@ -38,8 +39,8 @@ pub struct Pinned {
 }
 
 impl Runtime {
-    /// Brings the records to what `pinning` asks for. Where the runtime does not honour the label, or is known not to,
-    /// nothing is left of it. The error is `Unimplemented` where this is not containerd.
+    /// Brings the records to what `pinning` asks for. Where the runtime is not seen to honour the label, the round ends
+    /// there; where it is known not to, nothing is left of the label. The error is `Unimplemented` where this is not containerd.
     pub async fn pin(&self, pinning: &Pinning, honoured: Option<bool>) -> Result<Pinned, Status> {
         let records = self.records(pinning).await?;
         if honoured == Some(false) {
@@ -61,10 +62,6 @@ impl Runtime {
             if let (Change::Pin(image), None) = (&step.change, pinned.honoured) {
                 pinned.honoured = self.shows_as_pinned(image).await?;
             }
-        }
-        if pinned.honoured == Some(false) {
-            // as it is now, with what was just written
-            return self.without_pins(&self.records(pinning).await?).await;
         }
         Ok(pinned)
     }

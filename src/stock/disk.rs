@@ -26,7 +26,7 @@ impl Stock {
 
     /// The disk and its load were looked at; none for what cannot be seen.
     pub fn measured(&mut self, usage: Option<Usage>, io_pressure: Option<f64>, now: Moment) {
-        self.guard.measured(usage);
+        self.guard.measured(usage, now);
         self.gates.io_pressure = io_pressure;
         self.gates.measured = Some(now);
     }
@@ -74,12 +74,16 @@ impl Stock {
             | ImageState::Invalid { .. }
             | ImageState::NotForThisNode => return None,
         }
-        let required_first = self.room.required_first && !target.required;
+        let required_first = || {
+            let first = self.desired.targets.get(self.room.required_first.filter(|_| !target.required)?)?;
+            Some(Stop::RequiredFirst { image: first.key.canonical.clone() })
+        };
         let stop = self
             .guard
             .node_stop(now)
             .or_else(|| self.guard.image_stop(&target.key, self.room.reserved, now))
-            .or_else(|| required_first.then_some(Stop::RequiredFirst))?;
+            .or_else(required_first)
+            .or_else(|| self.guard.near().filter(|_| self.room.one_at_a_time))?;
         Some((Wait::Disk, stop.why(now), stop.remedy()))
     }
 

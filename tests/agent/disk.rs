@@ -309,6 +309,15 @@ pub(super) async fn busy() -> Result<()> {
     pressure("39.99")?;
     node.until("it goes on by itself", |image| image.state == "Present").await?;
 
+    // though the disk hangs, the kernel tells
+    pressure("63.20")?;
+    let node = Alone::start(&file)?;
+    node.fake.script().add(Rule::hang(Method::ImageFsInfo));
+    node.want("limits: {maxIOPressure: 40}\nimages: ['busy.example.com/app:1']\n").await?;
+    node.until("it waits", |image| image.wait == Some(Wait::IoPressure)).await?;
+    sleep(Duration::from_secs(1)).await;
+    ensure!(node.fake.journal().count(Method::PullImage) == 0);
+
     // a kernel that tells nothing holds nothing up
     let node = Alone::start(&folder.path().join("nowhere"))?;
     node.want("limits: {maxIOPressure: 0}\nimages: ['busy.example.com/app:1']\n").await?;

@@ -9,12 +9,13 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    stage::{PATIENCE, canaries, list, program},
+    stage::{PATIENCE, canaries, list, pinning_first, program},
     support::{
         agent::{Agent, AgentOptions},
         containerd::Containerd,
         images::{Content, Image, Layer},
         parts::ContainerdPart,
+        pin_labels::until_pinned_alone,
         registry::{Registry, RegistryKind},
         sources::{docker_config, entry, flag, secret_yaml, write},
         stand_in::{Fault, StandIn, Target},
@@ -79,7 +80,8 @@ async fn on(part: ContainerdPart) -> Result<()> {
     let mut flags = flag("pull-secret", &write(folder.path(), "secret.yaml", &secret)?);
     flags.extend(["--resync".to_owned(), "2s".to_owned()]);
     let options = AgentOptions { flags, ..AgentOptions::default() };
-    let mut agent = Agent::start(&program(), &containerd.socket(), &list("20s", &images), &options)?;
+    let mut agent =
+        Agent::start(&program(), &containerd.socket(), &pinning_first(&list("20s", &images), &images), &options)?;
     agent.until_warm(PATIENCE).await?;
     // images are removed behind the agent's back, so that its status may be late by a look: the faults show that it is true
     let store: Store = Arc::new(|| Box::pin(async { None::<BTreeSet<String>> }));
@@ -95,12 +97,13 @@ async fn on(part: ContainerdPart) -> Result<()> {
     // an empty list ends every back-off and cool-down
     agent.edit("images: []\n")?;
     agent.until(PATIENCE, "the list is empty", |s| s["images"].as_array().is_some_and(Vec::is_empty)).await?;
-    agent.edit(&list("5m", &images))?;
+    agent.edit(&pinning_first(&list("5m", &images), &images))?;
     // the empty list is warm too
     let all = |s: &Value| s["images"].as_array().is_some_and(|i| i.len() == IMAGES) && s["warm"] == true;
     agent.until(PATIENCE, "everything is there", all).await?;
     let there = containerd.images().await?;
     ensure!(images.iter().all(|image| there.contains(image)), "images are lost: {there:?}");
+    until_pinned_alone(&containerd, PATIENCE, &images[0]).await?;
     let seen = watcher.finish().await?;
     let mut log = Seen::default();
     search("the log", &agent.log(), &canaries(), &mut log);
@@ -144,7 +147,7 @@ async fn something(
     match fastrand::u32(0..100) {
         0..30 => {
             let some: Vec<&String> = images.iter().filter(|_| fastrand::bool()).collect();
-            agent.edit(&list(["20s", "21s"][fastrand::usize(0..2)], &some))?;
+            agent.edit(&pinning_first(&list(["20s", "21s"][fastrand::usize(0..2)], &some), &images[..1]))?;
             happened.edits += 1;
         }
         30..65 => {

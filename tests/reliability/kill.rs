@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    stage::{PATIENCE, canaries, list, program},
+    stage::{PATIENCE, canaries, list, pinning_first, program},
     support::{
         agent::{Agent, AgentOptions},
         containerd::Containerd,
@@ -16,6 +16,7 @@ use super::{
         images::{Content, Image, Layer},
         journal::{Method, Outcome, Pages},
         parts::ContainerdPart,
+        pin_labels::{UNABLE, until_pinned_alone},
         registry::{Registry, RegistryKind},
         sources::{docker_config, entry, flag, secret_yaml, write},
         tcp_proxy::TcpProxy,
@@ -101,7 +102,7 @@ impl Node {
             flags: flag("pull-secret", &secret),
             environment: vec![("TMPDIR".to_owned(), temporary.display().to_string())],
         };
-        let text = list("5m", &images);
+        let text = pinning_first(&list("5m", &images), &images);
         Ok(Self { containerd, proxy, network, images, options, text, folder, _registry: registry })
     }
 
@@ -157,12 +158,20 @@ impl Node {
         }
         ensure!(calls.iter().all(|call| call.outcome() == Some(&Outcome::Answered)), "{calls:#?}");
         ensure!(self.proxy.journal().read(Pages::most_pulling) <= super::stage::PARALLEL);
+        if self.containerd.part().name() != UNABLE {
+            until_pinned_alone(&self.containerd, PATIENCE, &self.images[0]).await?;
+        }
         agent.terminate(PATIENCE).await?;
         Ok(())
     }
 
-    /// No file of the agents, no pull, no connection, no half download.
+    /// No file of the agents, no pull, no connection, no half download; no label that is without effect, once an agent
+    /// lives for long enough to see that.
     async fn nothing_is_left(&self) -> Result<()> {
+        let mut agent = self.start()?;
+        agent.until_warm(PATIENCE).await?;
+        until_pinned_alone(&self.containerd, PATIENCE, &self.images[0]).await?;
+        agent.terminate(PATIENCE).await?;
         ensure!(fs::read_dir(self.folder.path().join("tmp"))?.next().is_none(), "an agent left temporary files");
         let secrets: Vec<_> =
             fs::read_dir(self.folder.path().join("secrets"))?.flatten().map(|e| e.file_name()).collect();

@@ -34,7 +34,7 @@ pub(crate) const LAYER: usize = 300_000;
 /// in the soak.
 const MOST_GROWTH: i64 = 6 << 20;
 /// A connection to somebody who asked for a page may still be open, and the pool of blocking threads has a pipe.
-const MORE_FILES: usize = 4;
+pub(crate) const MORE_FILES: usize = 4;
 const USER: &str = "robot";
 /// Must not be seen anywhere.
 pub(crate) const CANARY: &str = "canary-of-a-pull-secret";
@@ -230,6 +230,13 @@ pub(crate) fn list<S: AsRef<str>>(pull_timeout: &str, images: &[S]) -> String {
     let limits =
         format!("limits: {{parallelPulls: {PARALLEL}, pullTimeout: {pull_timeout}, maxDiskUsage: 100%}}\nimages:\n");
     images.iter().fold(limits, |list, image| list + "  - \"" + image.as_ref() + "\"\n")
+}
+
+/// The same list, with a pin for the first of these images.
+pub(crate) fn pinning_first<S: AsRef<str>>(list: &str, images: &[S]) -> String {
+    let Some(first) = images.first() else { return list.to_owned() };
+    let entry = format!("  - \"{}\"\n", first.as_ref());
+    list.replace(&entry, &format!("  - {{image: \"{}\", pin: true}}\n", first.as_ref()))
 }
 
 /// What a process needs when nothing happens: the least of some looks.

@@ -3,10 +3,13 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use prepull::cri::{
-    AuthConfig, Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest,
-    VersionRequest, VersionResponse, image_service_client::ImageServiceClient,
-    runtime_service_client::RuntimeServiceClient,
+use prepull::{
+    containerd::images::images_client::ImagesClient,
+    cri::{
+        AuthConfig, Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest, RemoveImageRequest,
+        VersionRequest, VersionResponse, image_service_client::ImageServiceClient,
+        runtime_service_client::RuntimeServiceClient,
+    },
 };
 use tokio::time::Instant;
 use tonic::{
@@ -24,6 +27,8 @@ pub struct Client {
     pub images: ImageServiceClient<Channel>,
     /// The runtime service.
     pub runtime: RuntimeServiceClient<Channel>,
+    /// containerd's own service of image records, where this is containerd.
+    pub records: ImagesClient<Channel>,
 }
 
 impl Client {
@@ -35,7 +40,8 @@ impl Client {
             images: ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
-            runtime: RuntimeServiceClient::new(channel),
+            runtime: RuntimeServiceClient::new(channel.clone()),
+            records: ImagesClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
         })
     }
 

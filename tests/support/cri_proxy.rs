@@ -1,21 +1,28 @@
-//! A CRI server that passes every call on to a real one, writes it down, and delays or fails it where a test says so.
+//! A CRI server that passes every call on to a real one, writes it down, and delays or fails it where a test says so. What
+//! is asked of containerd's image records is passed on as it is; its other services are not there.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use prepull::cri::{
-    Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageStatusRequest, ImageStatusResponse, ListImagesRequest,
-    ListImagesResponse, PullImageRequest, PullImageResponse, RemoveImageRequest, RemoveImageResponse, StatusRequest,
-    StatusResponse, VersionRequest, VersionResponse, image_service_server::ImageService,
-    runtime_service_server::RuntimeService,
+use prepull::{
+    containerd::images::{
+        self as records, GetImageRequest, GetImageResponse, UpdateImageRequest, UpdateImageResponse,
+        images_server::{Images, ImagesServer},
+    },
+    cri::{
+        Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageStatusRequest, ImageStatusResponse, ListImagesRequest,
+        ListImagesResponse, PullImageRequest, PullImageResponse, RemoveImageRequest, RemoveImageResponse,
+        StatusRequest, StatusResponse, VersionRequest, VersionResponse, image_service_server::ImageService,
+        runtime_service_server::RuntimeService,
+    },
 };
 use tonic::{Request, Response, Status};
 
 use super::{
-    cri::Client,
+    cri::{Client, MAX_MESSAGE},
     journal::{Described, Journal, Method},
     script::Script,
-    unix_server::UnixServer,
+    unix_server::{UnixServer, cri},
 };
 
 /// A running proxy; it ends with its value.
@@ -62,7 +69,10 @@ impl CriProxy {
     /// Listens again.
     pub fn open(&mut self) -> Result<()> {
         let (upstream, journal, script) = (self.upstream.clone(), self.journal.clone(), self.script.clone());
-        self.server.open(move || Ok(Forward { client: Client::lazy(&upstream)?, journal, script }))
+        self.server.open_routes(move || {
+            let forward = Forward { client: Client::lazy(&upstream)?, journal, script };
+            Ok(cri(forward.clone()).add_service(ImagesServer::new(forward).max_encoding_message_size(MAX_MESSAGE)))
+        })
     }
 }
 
@@ -94,6 +104,24 @@ impl Forward {
         };
         entry.end(&result);
         result
+    }
+}
+
+#[tonic::async_trait]
+impl Images for Forward {
+    async fn get(&self, request: Request<GetImageRequest>) -> Result<Response<GetImageResponse>, Status> {
+        self.client.records.clone().get(request).await
+    }
+
+    async fn list(
+        &self,
+        request: Request<records::ListImagesRequest>,
+    ) -> Result<Response<records::ListImagesResponse>, Status> {
+        self.client.records.clone().list(request).await
+    }
+
+    async fn update(&self, request: Request<UpdateImageRequest>) -> Result<Response<UpdateImageResponse>, Status> {
+        self.client.records.clone().update(request).await
     }
 }
 

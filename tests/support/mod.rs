@@ -22,6 +22,7 @@ pub mod journal;
 pub mod monitoring;
 pub mod operator;
 pub mod parts;
+pub mod pin_labels;
 pub mod policies;
 pub mod prefix_proxy;
 pub mod process;

@@ -20,7 +20,10 @@ use tokio::{
     sync::watch,
     task::AbortHandle,
 };
-use tonic::transport::{Server, server::Connected};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::Connected},
+};
 
 use super::{background::Background, cri::MAX_MESSAGE};
 
@@ -71,9 +74,14 @@ impl UnixServer {
     where
         S: ImageService + RuntimeService + Clone,
     {
+        self.open_routes(|| Ok(cri(make()?)))
+    }
+
+    /// The same with other services too.
+    pub fn open_routes(&mut self, make: impl FnOnce() -> Result<Routes>) -> Result<()> {
         self.close();
         let background = if self.here { None } else { Some(Background::start("cri server")?) };
-        let (service, listener) = {
+        let (routes, listener) = {
             let _there = background.as_ref().and_then(Background::enter);
             let listener = UnixListener::bind(self.socket()).context("the socket cannot be created")?;
             (make()?, listener)
@@ -84,11 +92,7 @@ impl UnixServer {
             let accepted = listener.accept().await.map(|(stream, _)| Connection::new(stream, end.clone()));
             Some((accepted, (listener, end)))
         });
-        let images = ImageServiceServer::new(service.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            // an answer may be larger than any client takes
-            .max_encoding_message_size(usize::MAX);
-        let router = Server::builder().add_service(images).add_service(RuntimeServiceServer::new(service));
+        let router = Server::builder().add_routes(routes);
         let serve = async move {
             // it ends only with its runtime
             let _ = router.serve_with_incoming(connections).await;
@@ -112,6 +116,18 @@ impl UnixServer {
         // absent when nobody listened yet
         let _ = fs::remove_file(self.socket());
     }
+}
+
+/// Both services of CRI.
+pub fn cri<S>(service: S) -> Routes
+where
+    S: ImageService + RuntimeService + Clone,
+{
+    let images = ImageServiceServer::new(service.clone())
+        .max_decoding_message_size(MAX_MESSAGE)
+        // an answer may be larger than any client takes
+        .max_encoding_message_size(usize::MAX);
+    Routes::new(images).add_service(RuntimeServiceServer::new(service))
 }
 
 /// A connection that breaks when its server's end comes.
