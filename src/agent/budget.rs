@@ -71,9 +71,10 @@ impl NodeBudget {
         let silence = self.budget.silence(now);
         if silence.is_some() != self.silent {
             self.silent = silence.is_some();
-            match silence {
-                Some(why) => tracing::warn!(%why, "no slot of pullingNodes can be asked for; trying again"),
-                None => tracing::info!("slots of pullingNodes are asked for again"),
+            if let Some(why) = silence {
+                tracing::warn!(%why, "no slot of pullingNodes can be asked for; trying again");
+            } else {
+                tracing::info!("slots of pullingNodes are asked for again");
             }
         }
         let problem = self.budget.problem();
