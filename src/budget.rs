@@ -12,16 +12,25 @@
 //!
 //! Pure: [`Budget::step`] gets what happened, the time and a random number, and says what to ask the API server.
 
+mod holding;
 mod observed;
 mod slots;
+mod waiting;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use slots::slot_of_try;
+pub use words::{names, remedy};
 
-use self::observed::{Looked, Observed};
-use crate::{clock::Moment, error_text::one_line};
+use self::{
+    holding::Held,
+    observed::{Looked, Observed},
+    waiting::Count,
+    words::{Hole, Trouble},
+};
+use crate::clock::Moment;
 
 /// From one renewal of a held slot to the next.
 pub const RENEWAL: Duration = Duration::from_secs(15);
@@ -114,26 +123,6 @@ impl Admission {
     }
 }
 
-/// A slot that this node holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Held {
-    slot: u32,
-    version: String,
-    /// When the last renewal that came through was sent.
-    renewed: Moment,
-    /// Whether it may have been given back, for nobody said that it was not: nothing begins before it is renewed.
-    doubtful: bool,
-    renew_at: Moment,
-    /// Not given back before: an attempt failed.
-    free_at: Moment,
-}
-
-impl Held {
-    fn good_until(&self) -> Moment {
-        self.renewed + GOOD
-    }
-}
-
 /// Where the node stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 enum Phase {
@@ -145,7 +134,12 @@ enum Phase {
     /// Finds out how many of the cap's slots exist: at least `exist`, at most `most`.
     Counting { cap: u32, exist: u32, most: u32, asked: u32 },
     /// Looks at a slot.
-    Looking { slot: u32, sent: Moment },
+    Looking {
+        slot: u32,
+        sent: Moment,
+        /// Whether this node held it, and may still.
+        mine: bool,
+    },
     /// Takes a slot.
     Taking { slot: u32, sent: Moment },
     /// Has a slot.
@@ -154,25 +148,6 @@ enum Phase {
     Renewing { held: Held, sent: Moment },
     /// Gives it back.
     Freeing { held: Held },
-}
-
-/// How many slots exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Count {
-    /// The cap for which it was counted.
-    cap: u32,
-    /// How many of those.
-    exist: u32,
-    at: Moment,
-}
-
-/// Why the cap cannot be what it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Trouble {
-    /// No slot can be used, and why.
-    NoSlots(String),
-    /// The API server does not answer.
-    NoAnswer(String),
 }
 
 /// One node's part in the cap.
@@ -184,6 +159,12 @@ pub struct Budget {
     /// Slots looked at so far, or passed over.
     tries: u64,
     count: Option<Count>,
+    /// Whether the next look is the first one since there was something to pull.
+    first: bool,
+    /// Looks in a row that found no slot.
+    misses: u32,
+    /// A slot that was missed.
+    hole: Option<Hole>,
     /// The slot that was seen last, while its version stays the same.
     looked: Option<Looked>,
     observed: Observed,
@@ -201,6 +182,9 @@ impl Budget {
             phase: Phase::Idle,
             tries: 0,
             count: None,
+            first: false,
+            misses: 0,
+            hole: None,
             looked: None,
             observed: Observed::default(),
             holder: None,
@@ -217,6 +201,9 @@ impl Budget {
             Event::Answer(answer) => {
                 if let Answer::Slot { version, .. } = &answer {
                     self.observed.saw(version, now);
+                }
+                if !matches!(answer, Answer::NoAnswer(_)) {
+                    self.trouble.take_if(|trouble| matches!(trouble, Trouble::NoAnswer { .. }));
                 }
                 let ask = self.answered(answer, now, random);
                 if ask.is_some() {
@@ -261,38 +248,11 @@ impl Budget {
 
     /// Whether a slot is held or may be: it is worth giving back.
     pub fn holds(&self) -> bool {
-        matches!(self.phase, Phase::Holding(_) | Phase::Renewing { .. } | Phase::Freeing { .. } | Phase::Taking { .. })
-    }
-
-    /// What is wrong with the cap, and what to do about it; nothing while it is kept as it is written.
-    pub fn problem(&self) -> Option<String> {
-        let cap = self.need.cap?;
-        match &self.trouble {
-            Some(Trouble::NoSlots(why)) => {
-                return Some(format!(
-                    "limits.pullingNodes is {cap} and no slot can be used, so nothing is pulled: {why}; component cluster-wide-cap creates the slots and grants get and update on them; install it, or take pullingNodes out"
-                ));
-            }
-            Some(Trouble::NoAnswer(why)) => return Some(format!("no slot can be asked for (pullingNodes): {why}")),
-            None => {}
+        match self.phase {
+            Phase::Holding(_) | Phase::Renewing { .. } | Phase::Freeing { .. } | Phase::Taking { .. } => true,
+            Phase::Looking { mine, .. } => mine,
+            Phase::Idle | Phase::Waiting { .. } | Phase::Counting { .. } => false,
         }
-        let exist = self.count.filter(|count| count.cap == cap && count.exist < cap)?.exist;
-        Some(format!(
-            "limits.pullingNodes is {cap} and {exist} slots exist (the Leases prepull-slot-0 to prepull-slot-{}), so at most {exist} nodes pull at once; add Leases and their names to the Role of component cluster-wide-cap, or lower pullingNodes",
-            exist.saturating_sub(1)
-        ))
-    }
-
-    /// What an image waits for that has no slot.
-    pub fn sentence(&self) -> String {
-        if let Some(Trouble::NoSlots(_) | Trouble::NoAnswer(_)) = &self.trouble {
-            return self.problem().unwrap_or_default();
-        }
-        let slots = self.need.cap.map_or(0, |cap| self.usable(cap));
-        let seen = self.holder.as_ref().map_or_else(String::new, |(slot, holder)| {
-            format!("; slot {slot}, looked at last, is held by {}", one_line(holder))
-        });
-        format!("waiting for one of the {slots} slots of all nodes (pullingNodes){seen}")
     }
 
     /// Acts on what the node needs.
@@ -300,16 +260,19 @@ impl Budget {
         let wanted = self.need.cap.filter(|_| self.need.wants);
         match &self.phase {
             Phase::Idle => {
-                wanted?;
+                if wanted.is_none() {
+                    // what was wrong is wrong again when it matters again
+                    (self.trouble, self.hole, self.misses) = (None, None, 0);
+                    return None;
+                }
+                self.first = true;
                 self.phase = Phase::Waiting { until: now + FIRST_LOOK.mul_f64(random) };
                 None
             }
             Phase::Waiting { until } => match wanted {
                 None => {
                     self.phase = Phase::Idle;
-                    // what was wrong is wrong again when it matters again
-                    self.trouble = None;
-                    None
+                    self.settle(now, random)
                 }
                 Some(_) if now < *until => None,
                 Some(cap) => Some(self.look(cap, now)),
@@ -336,195 +299,19 @@ impl Budget {
         }
     }
 
-    /// Whether a slot stays with this node. One beyond a lowered cap does until the pulls that began with it have ended.
-    fn keeps(&self, held: &Held) -> bool {
-        let Need { cap, wants, pulling } = self.need;
-        cap.is_some_and(|cap| pulling || (wants && held.slot < cap))
-    }
-
-    /// How many slots there are to look at.
-    fn usable(&self, cap: u32) -> u32 {
-        self.count.filter(|count| count.cap == cap).map_or(cap, |count| count.exist)
-    }
-
-    /// Looks at the slot whose turn it is, or first counts them.
-    fn look(&mut self, cap: u32, now: Moment) -> Ask {
-        let known = self.count.filter(|c| c.cap == cap && (c.exist == cap || now.since(c.at) < RECOUNT));
-        let Some(count) = known else {
-            // the last one tells at once whether all are there
-            let asked = cap.saturating_sub(1);
-            self.phase = Phase::Counting { cap, exist: 0, most: cap, asked };
-            return Ask::Look(asked);
-        };
-        let slot = match &self.looked {
-            // it seems to be nobody's any more: stays with it
-            Some(looked) if looked.stays && looked.slot < count.exist => looked.slot,
-            Some(_) | None => slot_of_try(&self.node, self.tries, count.exist),
-        };
-        self.phase = Phase::Looking { slot, sent: now };
-        Ask::Look(slot)
-    }
-
     fn answered(&mut self, answer: Answer, now: Moment, random: f64) -> Option<Ask> {
         match std::mem::take(&mut self.phase) {
             Phase::Counting { cap, exist, most, asked } => self.counted(cap, (exist, most), asked, answer, now, random),
-            Phase::Looking { slot, sent } => self.looked_at(slot, sent, answer, now, random),
-            Phase::Taking { slot, sent } => {
-                match answer {
-                    Answer::Slot { version, .. } => {
-                        self.held(slot, version, sent);
-                        self.looked = None;
-                        self.tries += 1;
-                    }
-                    Answer::Conflict => {
-                        self.looked = None;
-                        self.tries += 1;
-                        self.wait(LOOK, now, random);
-                    }
-                    // if it was written after all, the next look at the same slot finds this node there
-                    Answer::NoAnswer(_) | Answer::Missing | Answer::Forbidden(_) => {
-                        self.no_slot(slot, answer, now, random);
-                    }
-                }
-                None
-            }
-            Phase::Renewing { held, sent } => match answer {
-                Answer::Slot { version, .. } => {
-                    self.held(held.slot, version, sent);
-                    None
-                }
-                // an earlier renewal came through unheard, or another node took it: looking tells
-                Answer::Conflict => {
-                    self.phase = Phase::Looking { slot: held.slot, sent: now };
-                    Some(Ask::Look(held.slot))
-                }
-                Answer::NoAnswer(why) => {
-                    self.trouble = Some(Trouble::NoAnswer(why));
-                    self.phase = Phase::Holding(Held { renew_at: now + RETRY, ..held });
-                    None
-                }
-                Answer::Missing | Answer::Forbidden(_) => {
-                    self.no_slot(held.slot, answer, now, random);
-                    None
-                }
-            },
-            Phase::Freeing { held } => {
-                // one that nobody gave back is taken when it has expired
-                if matches!(answer, Answer::NoAnswer(_)) && now < held.good_until() {
-                    let again = now + RETRY;
-                    self.phase = Phase::Holding(Held { doubtful: true, renew_at: again, free_at: again, ..held });
-                }
-                None
-            }
+            Phase::Looking { slot, sent, mine } => self.looked_at((slot, sent, mine), answer, now, random),
+            Phase::Taking { slot, sent } => self.taken(slot, sent, answer, now, random),
+            Phase::Renewing { held, sent } => self.renewed(held, sent, answer, now, random),
+            Phase::Freeing { held } => self.freed(held, &answer, now),
             // nothing was asked
             other @ (Phase::Idle | Phase::Waiting { .. } | Phase::Holding(_)) => {
                 self.phase = other;
                 None
             }
         }
-    }
-
-    fn held(&mut self, slot: u32, version: String, sent: Moment) {
-        self.trouble = None;
-        self.holder = None;
-        let renew_at = sent + RENEWAL;
-        self.phase = Phase::Holding(Held { slot, version, renewed: sent, doubtful: false, renew_at, free_at: sent });
-    }
-
-    /// Halves what is not known of how many slots exist.
-    fn counted(
-        &mut self,
-        cap: u32,
-        (exist, most): (u32, u32),
-        asked: u32,
-        answer: Answer,
-        now: Moment,
-        random: f64,
-    ) -> Option<Ask> {
-        let (exist, most) = match answer {
-            Answer::Slot { .. } => (asked + 1, most),
-            Answer::Missing | Answer::Forbidden(_) if asked > 0 => (exist, asked),
-            Answer::Missing | Answer::Forbidden(_) | Answer::Conflict | Answer::NoAnswer(_) => {
-                self.no_slot(asked, answer, now, random);
-                return None;
-            }
-        };
-        if exist < most {
-            let asked = exist + (most - exist) / 2;
-            self.phase = Phase::Counting { cap, exist, most, asked };
-            return Some(Ask::Look(asked));
-        }
-        self.count = Some(Count { cap, exist, at: now });
-        self.trouble = None;
-        // the look that this was for comes at once
-        self.phase = Phase::Waiting { until: now };
-        None
-    }
-
-    fn looked_at(&mut self, slot: u32, sent: Moment, answer: Answer, now: Moment, random: f64) -> Option<Ask> {
-        let Answer::Slot { version, holder } = answer else {
-            self.no_slot(slot, answer, now, random);
-            return None;
-        };
-        self.trouble = None;
-        let Need { cap, wants, pulling } = self.need;
-        let wanted = wants && cap.is_some_and(|cap| slot < cap);
-        let expired = self.looked.as_ref().is_some_and(|l| l.slot == slot && l.expired(&version, sent));
-        match holder {
-            // its own, from a write whose answer was lost or from before a restart
-            Some(holder) if *holder == *self.node => {
-                if wanted || (pulling && cap.is_some()) {
-                    return Some(self.take(slot, version, now));
-                }
-                let ask = Ask::Free(slot, version.clone());
-                let held = Held { slot, version, renewed: sent, doubtful: true, renew_at: now, free_at: now };
-                self.phase = Phase::Freeing { held };
-                return Some(ask);
-            }
-            None if wanted => return Some(self.take(slot, version, now)),
-            Some(_) if expired && wanted => return Some(self.take(slot, version, now)),
-            None => self.tries += 1,
-            Some(holder) => {
-                self.holder = Some((slot, holder.into()));
-                let looked = Looked::again(self.looked.take(), slot, version, now, |version| {
-                    self.observed.unchanged_for(version, sent) >= RENEWAL * 2
-                });
-                if !looked.stays {
-                    self.tries += 1;
-                }
-                self.looked = Some(looked);
-            }
-        }
-        self.wait(LOOK, now, random);
-        None
-    }
-
-    fn take(&mut self, slot: u32, version: String, now: Moment) -> Ask {
-        self.phase = Phase::Taking { slot, sent: now };
-        Ask::Hold(slot, version)
-    }
-
-    /// A request about a slot went wrong.
-    fn no_slot(&mut self, slot: u32, answer: Answer, now: Moment, random: f64) {
-        let why = match answer {
-            Answer::NoAnswer(why) => {
-                self.trouble = Some(Trouble::NoAnswer(why));
-                return self.wait(LOOK, now, random);
-            }
-            // another node was faster
-            Answer::Slot { .. } | Answer::Conflict => return self.wait(LOOK, now, random),
-            Answer::Missing => format!("the Lease prepull-slot-{slot} does not exist"),
-            Answer::Forbidden(why) => format!("a right is absent: {why}"),
-        };
-        // how many there are is to be found out anew
-        self.count = None;
-        self.looked = None;
-        self.trouble = Some(Trouble::NoSlots(why));
-        self.phase = Phase::Waiting { until: now + NO_SLOTS.mul_f64(1.0 + random) };
-    }
-
-    fn wait(&mut self, least: Duration, now: Moment, random: f64) {
-        self.phase = Phase::Waiting { until: now + least + least.mul_f64(2.0 * random) };
     }
 }
 

@@ -268,7 +268,7 @@ impl<R: Reporter> Keeper<R> {
         let need = Need { cap, wants: plan.wants_slot, pulling: !self.pulling.is_empty() };
         let budget = self.budget.turned(need, now);
         self.wake = [plan.wake, deadline.filter(|_| !over), budget].into_iter().flatten().min();
-        self.budget.tell_problem(&self.sources, &mut self.reporter);
+        self.budget.tell_problem(&self.sources, &mut self.reporter, now);
         if plan.measure {
             self.measure();
         }
@@ -419,7 +419,7 @@ impl<R: Reporter> Keeper<R> {
         self.cluster.need(|needs| replace_if_new(&mut needs.node, selects_nodes));
         let now = self.clock.now();
         // a new node, or an agent that starts again, does not wait: only an edit reaches all nodes at once
-        if self.stock.list_read() && desired.revision != self.stock.desired().revision {
+        if self.stock.list_read() && spread::is_edit(self.stock.desired(), &desired) {
             self.stock.spread(now + spread::moment(&self.node_name, &desired.revision, desired.limits.spread));
         }
         for unwanted in self.stock.apply(desired, now) {
