@@ -73,11 +73,15 @@ conformance: ## compares names, policies, credentials and plugins with the kubel
 # seconds for each target
 FUZZ_SECONDS ?= 60
 
-fuzz: ## feeds every parser of foreign input with what reaches new code; FUZZ_SECONDS each (60)
+fuzz: ## feeds every parser of foreign input with what reaches new code; FUZZ_SECONDS each (60); what it finds stays below target/
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --quiet --locked cargo-fuzz
 	@for target in fuzz/fuzz_targets/*.rs; do \
-	  name=$$(basename "$$target" .rs); \
-	  $(CARGO) fuzz run --sanitizer none "$$name" -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -print_final_stats=0 2>&1 | tail -n 1; \
+	  name=$$(basename "$$target" .rs); found="$(TARGET)/fuzz-corpus/$$name"; log="$(TARGET)/fuzz-corpus/$$name.log"; \
+	  mkdir -p "$$found"; \
+	  if $(CARGO) fuzz run --sanitizer none "$$name" "$$found" "$(CURDIR)/fuzz/corpus/$$name" \
+	    -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -print_final_stats=0 >"$$log" 2>&1; \
+	  then echo "$$name: $$(tail -n 1 "$$log")"; \
+	  else tail -n 40 "$$log" >&2; echo "make fuzz: $$name failed; an input that it does not survive is in fuzz/artifacts/$$name" >&2; exit 1; fi; \
 	done
 
 screenshots: ## the pictures in docs/images, of a real agent's status page in Chromium

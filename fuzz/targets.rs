@@ -12,9 +12,10 @@ use std::{
 
 use prepull::{
     clock::Moment,
+    containerd,
     credentials::{
         Auth,
-        cloud::{challenge, names},
+        cloud::{answer, challenge, names},
         docker_config::{self, Format},
         document,
         go_rules::{base64, duration, glob},
@@ -25,20 +26,22 @@ use prepull::{
     cri,
     desired::{Desired, SourcedList},
     error_class::{Code, PullError},
-    error_text,
+    error_text, fleet,
     image_ref::{Digest, ImageRef, PullPolicy},
     list::{ImageList, affinity::NodeFacts},
+    pins::{self, Change, Pinning, Record, Wanted},
     progress::document::Document,
+    runtime::{StoreEvent, event_of, record_of},
     stock::{Observation, Stock, stored_of},
 };
 use prost::Message as _;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 /// What is done with an input.
 pub(crate) type Target = fn(&[u8]);
 
 /// Name and body of every target.
-pub(crate) const ALL: [(&str, Target); 11] = [
+pub(crate) const ALL: [(&str, Target); 14] = [
     ("image_name", image_name),
     ("list", list),
     ("docker_config", docker_config),
@@ -47,7 +50,10 @@ pub(crate) const ALL: [(&str, Target); 11] = [
     ("plugin_answer", plugin_answer),
     ("auth_challenge", auth_challenge),
     ("error_text", error_text),
+    ("cloud_answer", cloud_answer),
     ("cri_answer", cri_answer),
+    ("containerd_answer", containerd_answer),
+    ("fleet_answer", fleet_answer),
     ("manifest", manifest),
     ("go_rules", go_rules),
 ];
@@ -212,6 +218,68 @@ pub(crate) fn error_text(data: &[u8]) {
     let once = error_text::one_line(&text);
     told(&once);
     assert!(!error_text::clean(&text, &[SECRET]).contains(SECRET));
+}
+
+/// The answer of a cloud's metadata or token server, or of its registry, that repeats what it was sent.
+pub(crate) fn cloud_answer(data: &[u8]) {
+    const SECRET: &str = "c4n4ry-p4ssw0rd";
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let body = text.replace('\u{1}', SECRET).into_bytes();
+    let secrets = vec![SecretString::from(SECRET)];
+    let answer = answer::Answer::new(http::StatusCode::FORBIDDEN, http::HeaderMap::new(), body.into(), secrets);
+    for line in [answer.refusal(), answer.scrubbed_body()] {
+        told(&line);
+        assert!(!line.contains(SECRET), "{line} has the secret");
+    }
+    answer.code();
+}
+
+/// What containerd says of its records and of what happens to them; and what would become of the pins.
+pub(crate) fn containerd_answer(data: &[u8]) {
+    if let Ok(envelope) = containerd::events::Envelope::decode(data)
+        && let Some(StoreEvent::Named(name) | StoreEvent::Gone(name)) = event_of(&envelope)
+    {
+        Stock::new(true).is_listed(&name);
+    }
+    let Ok(answer) = containerd::images::ListImagesResponse::decode(data) else { return };
+    let records: Vec<Record> = answer.images.into_iter().map(|image| record_of(image, 1)).collect();
+    let wanted = records.iter().step_by(2).map(|record| Wanted {
+        name: record.name.as_str().into(),
+        digest: record.digest.as_str().into(),
+        size: 1,
+    });
+    let pinning = Pinning { wanted: wanted.collect(), held: Vec::new(), complete: true, cap: Some(3) };
+    let steps = pins::plan(&pinning, &records).steps.into_iter().chain(pins::take_back(&records));
+    for step in steps {
+        let of_it = || records.iter().filter(|record| record.name == step.record);
+        assert!(of_it().any(|record| record.digest == step.digest), "nobody has {step:?}");
+        match step.change {
+            Change::Unpin => assert!(of_it().any(|record| record.ours), "{step:?} is somebody else's"),
+            Change::Pin(_) => assert!(
+                !records.iter().any(|record| record.digest == step.digest && record.pinned && !record.ours),
+                "{step:?} changes what somebody else pinned"
+            ),
+        }
+    }
+}
+
+/// What calls itself an agent, as `prepull status` reads it.
+pub(crate) fn fleet_answer(data: &[u8]) {
+    let answer = match fleet::Answer::parse(data) {
+        Ok(answer) => answer,
+        Err(wrong) => return told(&wrong),
+    };
+    let mut tally = fleet::Tally::default();
+    for node in ["node-1", "node-2"] {
+        let row = tally.add(&node.into(), &"pod".into(), &answer);
+        told(&row.reason);
+        assert_eq!(row.present + row.pulling + row.waiting + row.failing, row.images);
+    }
+    for image in tally.into_images() {
+        told(&image.image);
+        [image.class, image.message, image.remedy].into_iter().flatten().for_each(|text| told(&text));
+        assert!(image.present + image.pulling + image.waiting + image.failing == image.nodes);
+    }
 }
 
 /// What a runtime lists.

@@ -12,8 +12,8 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 pub use connection::Closed;
 pub use endpoint::Endpoint;
-pub use events::{StoreEvent, StoreEvents};
-pub use pins::{NOTICED_WITHIN, Pinned};
+pub use events::{StoreEvent, StoreEvents, event_of};
+pub use pins::{NOTICED_WITHIN, Pinned, record_of};
 use tokio::{
     sync::OnceCell,
     time::{Instant, timeout},

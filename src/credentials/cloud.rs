@@ -4,7 +4,7 @@
 //! HTTP client sends them. [`Clouds`] keeps tokens as long as the cloud's own plugin would, and asks once for each
 //! registry however many pulls wait. Whatever goes wrong is a line of text, never an error: the pull goes on without.
 
-mod answer;
+pub mod answer;
 mod aws;
 mod azure;
 pub mod challenge;

@@ -99,9 +99,9 @@ fn what_came_back_is_asked_for_again_whatever_it_took() {
         guard.removed(&key("a"), 5 * GIB, at(0));
         assert_eq!(name(guard.image_stop(&key("a"), 0, at(0))), Some("NoRoom"));
         if by_pull {
-            guard.pulled(&key("a"))
+            guard.pulled(&key("a"));
         } else {
-            guard.found(&key("a"))
+            guard.found(&key("a"));
         }
         assert_eq!((guard.image_stop(&key("a"), 0, at(0)), guard.size(&key("a"))), (None, 0), "it is there: {by_pull}");
     }

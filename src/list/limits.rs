@@ -185,10 +185,10 @@ pub(super) fn read(field: Option<Field<'_>>, problems: &mut Problems) -> Limits 
     if let Some(spread) = reader.take("spread", |f, p| f.unit(units::duration, p)) {
         limits.spread = spread;
     }
-    if let Some(timeout) = reader.take("pullTimeout", |f, p| f.duration(p)) {
+    if let Some(timeout) = reader.take("pullTimeout", Field::duration) {
         limits.pull_timeout = timeout;
     }
-    if let Some(timeout) = reader.take("stallTimeout", |f, p| f.duration(p)) {
+    if let Some(timeout) = reader.take("stallTimeout", Field::duration) {
         limits.stall_timeout = timeout;
     }
     limits.max_pinned_size = reader.take("maxPinnedSize", |f, p| f.unit(units::bytes, p));

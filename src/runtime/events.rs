@@ -40,23 +40,24 @@ impl StoreEvents {
             let Some(envelope) = self.0.message().await? else {
                 return Err(Status::new(Code::Unavailable, "the subscription ended"));
             };
-            if envelope.namespace != NAMESPACE {
-                continue;
-            }
-            let body = envelope.event.unwrap_or_default().value;
-            match envelope.topic.as_str() {
-                "/images/delete" => {
-                    let name = ImageEvent::decode(body.as_slice()).map(|event| event.name);
-                    return Ok(StoreEvent::Gone(name.unwrap_or_default()));
-                }
-                "/images/create" | "/images/update" => {
-                    // one that cannot be read is one that says nothing
-                    if let Ok(ImageEvent { name }) = ImageEvent::decode(body.as_slice()) {
-                        return Ok(StoreEvent::Named(name));
-                    }
-                }
-                _ => {}
+            if let Some(event) = event_of(&envelope) {
+                return Ok(event);
             }
         }
+    }
+}
+
+/// What an envelope tells about an image; none where it tells nothing that matters here.
+pub fn event_of(envelope: &Envelope) -> Option<StoreEvent> {
+    if envelope.namespace != NAMESPACE {
+        return None;
+    }
+    let body = envelope.event.as_ref().map(|event| event.value.as_slice()).unwrap_or_default();
+    let name = ImageEvent::decode(body).map(|event| event.name);
+    match envelope.topic.as_str() {
+        "/images/delete" => Some(StoreEvent::Gone(name.unwrap_or_default())),
+        // one that cannot be read is one that says nothing
+        "/images/create" | "/images/update" => name.ok().map(StoreEvent::Named),
+        _ => None,
     }
 }

@@ -90,7 +90,8 @@ impl Runtime {
         let images = bounded(client.list(request)).await?.into_inner().images;
         let sizes =
             if pinning.cap.is_some() && !pinning.wanted.is_empty() { self.sizes().await? } else { HashMap::new() };
-        Ok(images.into_iter().map(|image| record(image, &sizes)).collect())
+        let size = |image: &WireImage| sizes.get(&image.name).copied().unwrap_or_default();
+        Ok(images.into_iter().map(|image| (size(&image), image)).map(|(size, image)| record_of(image, size)).collect())
     }
 
     /// Bytes of every image, by each of its names.
@@ -162,14 +163,15 @@ fn filters(pinning: &Pinning) -> Vec<String> {
     labels.into_iter().chain(names).chain(digests).collect()
 }
 
-fn record(image: WireImage, sizes: &HashMap<String, u64>) -> Record {
+/// What matters of a record of containerd's, with the size that CRI gives it.
+pub fn record_of(image: WireImage, size: u64) -> Record {
     let has = |(label, value): (&str, Option<&str>)| {
         image.labels.get(label).is_some_and(|found| value.is_none_or(|value| found == value))
     };
     Record {
         pinned: has((PINNED.0, Some(PINNED.1))),
         ours: has((OURS.0, None)),
-        size: sizes.get(&image.name).copied().unwrap_or_default(),
+        size,
         digest: image.target.unwrap_or_default().digest,
         name: image.name,
     }

@@ -16,7 +16,8 @@ const SECRET_FIELDS: [&str; 5] =
     ["client_secret", "client_assertion", "access_token", "refresh_token", "WebIdentityToken"];
 
 /// One answer, with a bounded body.
-pub(super) struct Answer {
+#[derive(Debug)]
+pub struct Answer {
     /// The status; never a redirect.
     pub(super) status: StatusCode,
     /// The headers.
@@ -36,7 +37,7 @@ pub(super) struct Unreadable;
 
 impl Answer {
     /// Puts together what was answered to a request whose secrets are known.
-    pub(super) fn new(status: StatusCode, headers: HeaderMap, body: Bytes, secrets: Vec<SecretString>) -> Self {
+    pub fn new(status: StatusCode, headers: HeaderMap, body: Bytes, secrets: Vec<SecretString>) -> Self {
         Self { status, headers, body, secrets }
     }
 
@@ -46,12 +47,12 @@ impl Answer {
     }
 
     /// The body without what the request held, for a library that puts bodies into its messages.
-    pub(super) fn scrubbed_body(&self) -> String {
+    pub fn scrubbed_body(&self) -> String {
         shown(&scrubbed(&String::from_utf8_lossy(&self.body), &self.secrets))
     }
 
     /// Status and, where the answer has them in the usual fields, code and message: one line.
-    pub(super) fn refusal(&self) -> String {
+    pub fn refusal(&self) -> String {
         let text = match Said::of(&self.body) {
             Some(Said { code, message: Some(message) }) => format!("{}: {code}: {message}", self.status),
             Some(Said { code, message: None }) => format!("{}: {code}", self.status),
@@ -61,7 +62,7 @@ impl Answer {
     }
 
     /// The code that the answer names, empty where it names none.
-    pub(super) fn code(&self) -> String {
+    pub fn code(&self) -> String {
         Said::of(&self.body).map_or_else(String::new, |said| said.code)
     }
 }
