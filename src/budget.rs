@@ -22,12 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use slots::slot_of_try;
+pub use words::{names, remedy};
 
 use self::{
     holding::Held,
     observed::{Looked, Observed},
     waiting::Count,
-    words::Trouble,
+    words::{Hole, Trouble},
 };
 use crate::clock::Moment;
 
@@ -133,7 +134,12 @@ enum Phase {
     /// Finds out how many of the cap's slots exist: at least `exist`, at most `most`.
     Counting { cap: u32, exist: u32, most: u32, asked: u32 },
     /// Looks at a slot.
-    Looking { slot: u32, sent: Moment },
+    Looking {
+        slot: u32,
+        sent: Moment,
+        /// Whether this node held it, and may still.
+        mine: bool,
+    },
     /// Takes a slot.
     Taking { slot: u32, sent: Moment },
     /// Has a slot.
@@ -153,6 +159,12 @@ pub struct Budget {
     /// Slots looked at so far, or passed over.
     tries: u64,
     count: Option<Count>,
+    /// Whether the next look is the first one since there was something to pull.
+    first: bool,
+    /// Looks in a row that found no slot.
+    misses: u32,
+    /// A slot that was missed.
+    hole: Option<Hole>,
     /// The slot that was seen last, while its version stays the same.
     looked: Option<Looked>,
     observed: Observed,
@@ -170,6 +182,9 @@ impl Budget {
             phase: Phase::Idle,
             tries: 0,
             count: None,
+            first: false,
+            misses: 0,
+            hole: None,
             looked: None,
             observed: Observed::default(),
             holder: None,
@@ -186,6 +201,9 @@ impl Budget {
             Event::Answer(answer) => {
                 if let Answer::Slot { version, .. } = &answer {
                     self.observed.saw(version, now);
+                }
+                if !matches!(answer, Answer::NoAnswer(_)) {
+                    self.trouble.take_if(|trouble| matches!(trouble, Trouble::NoAnswer { .. }));
                 }
                 let ask = self.answered(answer, now, random);
                 if ask.is_some() {
@@ -230,7 +248,11 @@ impl Budget {
 
     /// Whether a slot is held or may be: it is worth giving back.
     pub fn holds(&self) -> bool {
-        matches!(self.phase, Phase::Holding(_) | Phase::Renewing { .. } | Phase::Freeing { .. } | Phase::Taking { .. })
+        match self.phase {
+            Phase::Holding(_) | Phase::Renewing { .. } | Phase::Freeing { .. } | Phase::Taking { .. } => true,
+            Phase::Looking { mine, .. } => mine,
+            Phase::Idle | Phase::Waiting { .. } | Phase::Counting { .. } => false,
+        }
     }
 
     /// Acts on what the node needs.
@@ -238,16 +260,19 @@ impl Budget {
         let wanted = self.need.cap.filter(|_| self.need.wants);
         match &self.phase {
             Phase::Idle => {
-                wanted?;
+                if wanted.is_none() {
+                    // what was wrong is wrong again when it matters again
+                    (self.trouble, self.hole, self.misses) = (None, None, 0);
+                    return None;
+                }
+                self.first = true;
                 self.phase = Phase::Waiting { until: now + FIRST_LOOK.mul_f64(random) };
                 None
             }
             Phase::Waiting { until } => match wanted {
                 None => {
                     self.phase = Phase::Idle;
-                    // what was wrong is wrong again when it matters again
-                    self.trouble = None;
-                    None
+                    self.settle(now, random)
                 }
                 Some(_) if now < *until => None,
                 Some(cap) => Some(self.look(cap, now)),
@@ -277,16 +302,10 @@ impl Budget {
     fn answered(&mut self, answer: Answer, now: Moment, random: f64) -> Option<Ask> {
         match std::mem::take(&mut self.phase) {
             Phase::Counting { cap, exist, most, asked } => self.counted(cap, (exist, most), asked, answer, now, random),
-            Phase::Looking { slot, sent } => self.looked_at(slot, sent, answer, now, random),
-            Phase::Taking { slot, sent } => {
-                self.taken(slot, sent, answer, now, random);
-                None
-            }
+            Phase::Looking { slot, sent, mine } => self.looked_at((slot, sent, mine), answer, now, random),
+            Phase::Taking { slot, sent } => self.taken(slot, sent, answer, now, random),
             Phase::Renewing { held, sent } => self.renewed(held, sent, answer, now, random),
-            Phase::Freeing { held } => {
-                self.freed(held, &answer, now);
-                None
-            }
+            Phase::Freeing { held } => self.freed(held, &answer, now),
             // nothing was asked
             other @ (Phase::Idle | Phase::Waiting { .. } | Phase::Holding(_)) => {
                 self.phase = other;

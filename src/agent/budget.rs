@@ -31,11 +31,13 @@ pub(super) struct NodeBudget {
     need: Need,
     /// The problem that was told.
     told: Option<String>,
+    /// Whether it was told that the API server does not answer.
+    silent: bool,
 }
 
 impl NodeBudget {
     pub(super) fn new(node: Arc<str>, asks: Option<mpsc::Sender<Ask>>) -> Self {
-        Self { budget: Budget::new(node), asks, need: Need::default(), told: None }
+        Self { budget: Budget::new(node), asks, need: Need::default(), told: None, silent: false }
     }
 
     /// Whether pulls may begin under this cap.
@@ -63,8 +65,18 @@ impl NodeBudget {
         self.budget.problem()
     }
 
-    /// Tells a problem of the cap once, of the lists that ask for it.
-    pub(super) fn tell_problem(&mut self, sources: &Sources, reporter: &mut impl Reporter) {
+    /// Tells a problem of the cap once, of the lists that ask for it. That the API server does not answer is for the
+    /// log alone, after a while: it is no mistake in a list, and every node would tell it.
+    pub(super) fn tell_problem(&mut self, sources: &Sources, reporter: &mut impl Reporter, now: Moment) {
+        let silence = self.budget.silence(now);
+        if silence.is_some() != self.silent {
+            self.silent = silence.is_some();
+            if let Some(why) = silence {
+                tracing::warn!(%why, "no slot of pullingNodes can be asked for; trying again");
+            } else {
+                tracing::info!("slots of pullingNodes are asked for again");
+            }
+        }
         let problem = self.budget.problem();
         if problem == self.told {
             return;

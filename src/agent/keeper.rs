@@ -262,7 +262,7 @@ impl<R: Reporter> Keeper<R> {
         let need = Need { cap, wants: plan.wants_slot, pulling: !self.pulling.is_empty() };
         let budget = self.budget.turned(need, now);
         self.wake = [plan.wake, deadline.filter(|_| !over), budget].into_iter().flatten().min();
-        self.budget.tell_problem(&self.sources, &mut self.reporter);
+        self.budget.tell_problem(&self.sources, &mut self.reporter, now);
         if plan.measure {
             self.measure();
         }

@@ -1,6 +1,6 @@
 //! The holder's side: a slot is renewed, and given back when nothing is left to pull.
 
-use super::{Answer, Ask, Budget, GOOD, Need, Phase, RENEWAL, RETRY, words::Trouble};
+use super::{Answer, Ask, Budget, GOOD, Need, Phase, RENEWAL, RETRY};
 use crate::clock::Moment;
 
 /// A slot that this node holds.
@@ -51,29 +51,37 @@ impl Budget {
                 self.held(held.slot, version, sent);
                 None
             }
-            // an earlier renewal came through unheard, or another node took it: looking tells
-            Answer::Conflict => {
-                self.phase = Phase::Looking { slot: held.slot, sent: now };
-                Some(Ask::Look(held.slot))
-            }
+            // an earlier renewal came through unheard, another node took it, or it was made anew
+            Answer::Conflict => Some(self.look_for_own(held.slot, now)),
             Answer::NoAnswer(why) => {
-                self.trouble = Some(Trouble::NoAnswer(why));
+                self.unanswered(why, now);
                 self.phase = Phase::Holding(Held { renew_at: now + RETRY, ..held });
                 None
             }
-            Answer::Missing | Answer::Forbidden(_) => {
-                self.no_slot(held.slot, answer, now, random);
-                None
-            }
+            Answer::Missing | Answer::Forbidden(_) => self.missed(held.slot, answer, now, random),
         }
     }
 
     /// A slot was given back, or not.
-    pub(super) fn freed(&mut self, held: Held, answer: &Answer, now: Moment) {
-        // one that nobody gave back is taken when it has expired
-        if matches!(answer, Answer::NoAnswer(_)) && now < held.good_until() {
-            let again = now + RETRY;
-            self.phase = Phase::Holding(Held { doubtful: true, renew_at: again, free_at: again, ..held });
+    pub(super) fn freed(&mut self, held: Held, answer: &Answer, now: Moment) -> Option<Ask> {
+        match answer {
+            // who found a free one at once does not know whether all are there, and says so if not
+            Answer::Slot { .. } => self.count_once(),
+            // a renewal that was given up came through after all: it may still be this node's
+            Answer::Conflict => Some(self.look_for_own(held.slot, now)),
+            Answer::NoAnswer(_) if now < held.good_until() => {
+                let again = now + RETRY;
+                self.phase = Phase::Holding(Held { doubtful: true, renew_at: again, free_at: again, ..held });
+                None
+            }
+            // one that nobody gave back is taken when it has expired
+            Answer::NoAnswer(_) | Answer::Missing | Answer::Forbidden(_) => None,
         }
+    }
+
+    /// Looking tells whose a slot is.
+    fn look_for_own(&mut self, slot: u32, now: Moment) -> Ask {
+        self.phase = Phase::Looking { slot, sent: now, mine: true };
+        Ask::Look(slot)
     }
 }

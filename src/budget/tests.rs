@@ -16,19 +16,35 @@ fn slot(version: u64, holder: Option<&str>) -> Event {
     Event::Answer(Answer::Slot { version: version.to_string(), holder: holder.map(str::to_owned) })
 }
 
+/// Slots of a node that renews.
+fn renewals() -> impl FnMut() -> Event {
+    let mut version = 1;
+    move || {
+        version += 1;
+        slot(version, Some("b"))
+    }
+}
+
 fn node(name: &str) -> Budget {
     Budget::new(name.into())
 }
 
-/// A node that has counted two slots and looks at one of them, which is returned.
+/// A node that looks at one of two slots, which is returned.
 fn looking(budget: &mut Budget, now: Moment) -> u32 {
     assert_eq!(budget.step(wants(2), now, 0.0), None, "the first look has its moment");
     assert_eq!(budget.wake(), Some(now));
-    assert_eq!(budget.step(wants(2), now, 0.0), Some(Ask::Look(1)), "the last slot tells whether all exist");
-    match budget.step(slot(1, None), now, 0.0) {
+    match budget.step(wants(2), now, 0.0) {
         Some(Ask::Look(slot)) => slot,
         other => panic!("{other:?}"),
     }
+}
+
+/// A node that holds one of two slots in version 2, which is returned.
+fn holding(budget: &mut Budget, now: Moment) -> u32 {
+    let first = looking(budget, now);
+    assert_eq!(budget.step(slot(1, None), now, 0.0), Some(Ask::Hold(first, "1".into())));
+    assert_eq!(budget.step(slot(2, Some("a")), now, 0.0), None);
+    first
 }
 
 #[test]
@@ -58,8 +74,19 @@ fn a_free_slot_is_taken_renewed_and_given_back() {
     let idle = Need { cap: Some(2), ..Need::default() };
     assert_eq!(budget.step(Event::Need(idle), at(120), 0.0), Some(Ask::Free(first, "3".into())));
     assert_eq!(budget.admission(Some(2)), Admission::Closed, "nothing begins from then on");
-    assert_eq!(budget.step(slot(4, None), at(121), 0.0), None);
+    let ask = budget.step(slot(4, None), at(121), 0.0);
+    // one that met the last slot knows that all are there
+    assert_eq!(ask, (first == 0).then_some(Ask::Look(1)), "it is counted once whether all are there");
+    if ask.is_some() {
+        assert_eq!(budget.step(slot(1, None), at(121), 0.0), None);
+    }
     assert_eq!(budget.wake(), None);
+    assert_eq!(budget.step(wants(2), at(130), 0.0), None);
+    assert!(matches!(budget.step(wants(2), at(130), 0.0), Some(Ask::Look(_))));
+    assert!(matches!(budget.step(slot(1, None), at(130), 0.0), Some(Ask::Hold(..))));
+    assert_eq!(budget.step(slot(5, Some("a")), at(130), 0.0), None);
+    assert!(matches!(budget.step(Event::Need(idle), at(131), 0.0), Some(Ask::Free(..))));
+    assert_eq!(budget.step(slot(6, None), at(131), 0.0), None, "and not again");
 }
 
 #[test]
@@ -67,7 +94,6 @@ fn a_slot_is_taken_over_only_after_it_was_seen_unchanged_for_long_enough() {
     let mut budget = node("a");
     assert_eq!(budget.step(wants(1), at(0), 0.0), None);
     assert_eq!(budget.step(wants(1), at(0), 0.0), Some(Ask::Look(0)));
-    assert_eq!(budget.step(slot(7, Some("b")), at(0), 0.0), Some(Ask::Look(0)));
     let mut version = 7;
     let mut now = 0;
     for _ in 0..20 {
@@ -97,7 +123,11 @@ fn a_conflict_leaves_the_slot_to_the_other_one_and_an_own_slot_is_found_again() 
     assert_eq!(budget.step(Event::Answer(Answer::Conflict), at(1), 0.5), None);
     assert_eq!(budget.admission(Some(2)), Admission::Closed);
     assert_eq!(budget.wake(), Some(at(21)), "between 10 and 30 seconds");
-    let other = budget.step(wants(2), at(21), 0.0);
+    let mut other = budget.step(wants(2), at(21), 0.0);
+    if first == 0 {
+        assert_eq!(other, Some(Ask::Look(1)), "the last slot tells whether all exist");
+        other = budget.step(slot(1, None), at(21), 0.0);
+    }
     assert_eq!(other, Some(Ask::Look(1 - first)), "the next slot");
     // a write of this node whose answer was lost
     assert!(matches!(budget.step(slot(5, Some("a")), at(22), 0.0), Some(Ask::Hold(_, version)) if version == "5"));
@@ -106,36 +136,162 @@ fn a_conflict_leaves_the_slot_to_the_other_one_and_an_own_slot_is_found_again() 
     // a renewal that came through unheard
     assert!(matches!(budget.step(wants(2), at(37), 0.0), Some(Ask::Hold(..))));
     assert_eq!(budget.step(Event::Answer(Answer::NoAnswer("cut".into())), at(47), 0.0), None);
-    assert_eq!(budget.problem().unwrap(), "no slot can be asked for (pullingNodes): cut");
+    assert_eq!(budget.problem(), None, "that nobody answers is no mistake in a list");
+    assert_eq!(budget.sentence(), "no slot can be asked for (pullingNodes): cut");
+    assert_eq!((budget.silence(at(106)), budget.silence(at(107))), (None, Some("cut")));
     assert!(matches!(budget.step(wants(2), at(52), 0.0), Some(Ask::Hold(_, version)) if version == "6"));
     assert!(matches!(budget.step(Event::Answer(Answer::Conflict), at(52), 0.0), Some(Ask::Look(_))));
     assert!(matches!(budget.step(slot(7, Some("a")), at(52), 0.0), Some(Ask::Hold(..))));
     assert_eq!(budget.step(slot(8, Some("a")), at(52), 0.0), None);
-    assert_eq!((budget.admission(Some(2)), budget.problem()), (Admission::Until(at(92)), None));
+    assert_eq!((budget.admission(Some(2)), budget.silence(at(200))), (Admission::Until(at(92)), None));
 }
 
 #[test]
 fn missing_slots_are_counted_and_told() {
-    for (exist, cap) in [(50, 60), (1, 100_000), (99_999, 100_000), (3, 4), (64, 65)] {
+    for (exist, cap) in [(50, 60), (1, 100_000), (99_999, 100_000), (3, 4), (64, 65), (1, 2)] {
         let mut budget = node("a");
-        assert_eq!(budget.step(wants(cap), at(0), 0.0), None);
-        let mut ask = budget.step(wants(cap), at(0), 0.0);
-        for round in 0.. {
-            assert!(round < 20, "{exist} of {cap}");
-            let Some(Ask::Look(asked)) = ask else { panic!("{ask:?}") };
-            if budget.problem().is_some() {
-                assert!(asked < exist, "slots that do not exist are not looked at");
-                break;
+        let (mut now, mut looks) = (0, 0);
+        let mut renewed = renewals();
+        while budget.problem().is_none() {
+            assert!(looks < 25, "{exist} of {cap}");
+            let mut ask = budget.step(wants(cap), at(now), 0.0);
+            while let Some(Ask::Look(asked)) = ask {
+                looks += 1;
+                let answer = if asked < exist { renewed() } else { Event::Answer(Answer::Missing) };
+                ask = budget.step(answer, at(now), 0.0);
             }
-            let answer = if asked < exist { slot(1, Some("b")) } else { Event::Answer(Answer::Missing) };
-            ask = budget.step(answer, at(0), 0.0);
+            now += 10;
         }
         let problem = budget.problem().unwrap();
-        assert!(problem.contains(&format!("is {cap} and {exist} slots exist")), "{problem}");
+        let told =
+            if exist == 1 { "1 slot exists (the Lease prepull-slot-0)".into() } else { format!("{exist} slots exist") };
+        assert!(problem.contains(&format!("is {cap} and {told}")), "{problem}");
+        assert!(problem.contains(&format!("clusterWideCap.slots={cap}")), "{problem}");
+        for _ in 0..5 {
+            now += 10;
+            let ask = budget.step(wants(cap), at(now), 0.0);
+            assert!(
+                matches!(ask, Some(Ask::Look(asked)) if asked < exist),
+                "slots that do not exist are not looked at"
+            );
+            assert_eq!(budget.step(renewed(), at(now), 0.0), None);
+        }
     }
+}
+
+/// Whatever is missing, a node finds what is there; and it says what it met.
+#[test]
+fn one_missing_slot_is_passed_by_and_told() {
+    let mut budget = node("a");
+    let (mut now, mut met) = (0, 0);
+    let mut renewed = renewals();
+    for _ in 0..200 {
+        let mut ask = budget.step(wants(5), at(now), 0.0);
+        while let Some(Ask::Look(asked)) = ask {
+            let answer = if asked == 2 { Event::Answer(Answer::Missing) } else { renewed() };
+            met += u32::from(asked == 2);
+            ask = budget.step(answer, at(now), 0.0);
+        }
+        if met > 0 {
+            let problem = budget.problem().unwrap();
+            assert!(problem.contains("slot 2 cannot be used"), "{problem}");
+            assert!(problem.contains("prepull-slot-2 does not exist"), "{problem}");
+            assert!(budget.sentence().starts_with("waiting for one of the 5 slots"), "{}", budget.sentence());
+        }
+        now += 10;
+    }
+    assert!(met > 20, "it is looked at in its turn: {met} times");
+    // and when it is there, nothing is told any more
+    for _ in 0..10 {
+        let mut ask = budget.step(wants(5), at(now), 0.0);
+        while let Some(Ask::Look(_)) = ask {
+            ask = budget.step(renewed(), at(now), 0.0);
+        }
+        now += 10;
+    }
+    assert_eq!(budget.problem(), None);
+}
+
+#[test]
+fn a_slot_that_was_deleted_while_it_was_held_is_taken_back_or_missed() {
+    let pulling = Need { cap: Some(2), wants: false, pulling: true };
+    let renewing = || {
+        let mut budget = node("a");
+        let first = holding(&mut budget, at(0));
+        assert_eq!(budget.step(Event::Need(pulling), at(15), 0.0), Some(Ask::Hold(first, "2".into())));
+        (budget, first)
+    };
+    // made again: free, and of another version
+    let (mut budget, first) = renewing();
+    assert_eq!(budget.step(Event::Answer(Answer::Conflict), at(15), 0.0), Some(Ask::Look(first)));
+    assert_eq!(budget.step(slot(9, None), at(15), 0.0), Some(Ask::Hold(first, "9".into())));
+    // gone: nothing begins, and the others are looked at
+    let (mut budget, _) = renewing();
+    let mut ask = budget.step(Event::Answer(Answer::Missing), at(15), 0.0);
+    assert_eq!(budget.admission(Some(2)), Admission::Closed);
+    while let Some(Ask::Look(asked)) = ask {
+        ask = budget.step(if asked == 1 { slot(1, None) } else { Event::Answer(Answer::Missing) }, at(15), 0.0);
+    }
+    assert_eq!(budget.wake(), None, "nothing waits for a slot");
+}
+
+#[test]
+fn a_slot_whose_return_is_refused_is_looked_at_and_given_back_at_once() {
+    let mut budget = node("a");
+    let first = holding(&mut budget, at(0));
+    let idle = Event::Need(Need { cap: Some(2), ..Need::default() });
+    assert_eq!(budget.step(idle, at(1), 0.0), Some(Ask::Free(first, "2".into())));
+    // a renewal that was given up came through
+    assert_eq!(budget.step(Event::Answer(Answer::Conflict), at(1), 0.0), Some(Ask::Look(first)));
+    assert!(budget.holds(), "an agent that ends waits for it");
+    assert_eq!(budget.step(slot(7, Some("a")), at(1), 0.0), Some(Ask::Free(first, "7".into())));
+}
+
+#[test]
+fn what_was_wrong_is_forgotten_when_nothing_is_wanted_any_more() {
+    let idle = Need { cap: Some(2), ..Need::default() };
+    // a renewal that nobody answered, and a return that came through
+    let mut budget = node("a");
+    let first = holding(&mut budget, at(0));
+    assert!(budget.step(Event::Need(Need { pulling: true, ..idle }), at(15), 0.0).is_some());
+    assert_eq!(budget.step(Event::Answer(Answer::NoAnswer("cut".into())), at(25), 0.0), None);
+    assert_eq!(budget.step(Event::Need(idle), at(26), 0.0), Some(Ask::Free(first, "2".into())));
+    // and one that nobody answered until the slot had expired
+    for (answer, when) in [(slot(3, None), 27), (Event::Answer(Answer::NoAnswer("cut".into())), 60)] {
+        let mut budget = budget.clone();
+        let mut ask = budget.step(answer, at(when), 0.0);
+        while ask.is_some() {
+            ask = budget.step(slot(1, None), at(when), 0.0);
+        }
+        assert_eq!((budget.silence(at(500)), budget.wake()), (None, None));
+        assert_eq!(budget.sentence(), "waiting for one of the 2 slots of all nodes (pullingNodes)");
+    }
+    // a cap without slots, and an edit that takes the image away
+    let mut budget = node("a");
+    let mut ask = {
+        looking(&mut budget, at(0));
+        budget.step(Event::Answer(Answer::Missing), at(0), 0.0)
+    };
+    while ask.is_some() {
+        ask = budget.step(Event::Answer(Answer::Missing), at(0), 0.0);
+    }
+    assert!(budget.problem().unwrap().contains("no slot can be used"));
+    assert_eq!(budget.step(Event::Need(idle), at(1), 0.0), None);
+    assert_eq!((budget.problem(), budget.wake()), (None, None));
+}
+
+#[test]
+fn a_right_to_read_alone_is_no_slot() {
     let mut budget = node("a");
     let first = looking(&mut budget, at(0));
-    assert!(first < 2 && budget.problem().is_none());
+    assert_eq!(budget.step(slot(1, None), at(0), 0.0), Some(Ask::Hold(first, "1".into())));
+    assert_eq!(budget.step(Event::Answer(Answer::Forbidden("cannot update".into())), at(0), 0.0), None);
+    let problem = budget.problem().unwrap();
+    assert!(problem.contains("a right is absent: cannot update"), "{problem}");
+    // told on while it is tried again
+    assert!(matches!(budget.step(wants(2), at(60), 0.0), Some(Ask::Look(_))));
+    assert!(matches!(budget.step(slot(1, None), at(60), 0.0), Some(Ask::Hold(..))));
+    assert_eq!(budget.problem().unwrap(), problem);
 }
 
 #[test]
@@ -151,7 +307,8 @@ fn without_slots_nothing_begins_and_the_component_is_named() {
         assert_eq!(budget.admission(Some(1)), Admission::Closed);
         assert_eq!(budget.wake(), Some(at(90)), "looks again, calmly");
         assert_eq!(budget.step(wants(1), at(90), 0.0), Some(Ask::Look(0)));
-        assert!(matches!(budget.step(slot(1, None), at(90), 0.0), Some(Ask::Look(0))));
+        assert!(matches!(budget.step(slot(1, None), at(90), 0.0), Some(Ask::Hold(0, _))));
+        assert_eq!(budget.step(slot(2, Some("a")), at(90), 0.0), None);
         assert_eq!(budget.problem(), None);
     }
 }
@@ -215,6 +372,31 @@ struct UnderWay {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// While any slot exists every node has its turn, whichever are missing.
+    #[test]
+    fn no_missing_slot_strands_a_node(exist in proptest::collection::vec(any::<bool>(), 1..12), any: prop::sample::Index, nodes in 1usize..5) {
+        let cap = u32::try_from(exist.len()).unwrap();
+        let mut world = World { version: 1, ..World::default() };
+        let one = any.index(exist.len());
+        let there = (0..cap).zip(exist.iter().enumerate()).filter(|(_, (n, there))| **there || *n == one);
+        world.slots.extend(there.map(|(slot, _)| (slot, (1, None))));
+        let names: Vec<String> = (0..nodes).map(|n| format!("node-{n}")).collect();
+        let mut budgets: Vec<Budget> = names.iter().map(|name| Budget::new(name.as_str().into())).collect();
+        let mut left = vec![5u32; nodes];
+        for second in 0..7200 {
+            let now = at(second);
+            for (n, budget) in budgets.iter_mut().enumerate() {
+                let pulls = left[n] > 0 && budget.admission(Some(cap)).admits(now);
+                left[n] -= u32::from(pulls);
+                let mut event = Event::Need(Need { cap: Some(cap), wants: left[n] > 0, pulling: pulls });
+                while let Some(ask) = budget.step(event, now, 0.5) {
+                    event = Event::Answer(world.carry_out(&names[n], &ask));
+                }
+            }
+        }
+        prop_assert!(left.iter().all(|left| *left == 0), "{left:?} of slots {:?}", world.slots.keys());
+    }
 
     /// Answers are late or lost, writes come through unheard even long after they were given up, nodes are cut off and
     /// paused, and clocks play no part: of the nodes that may begin a pull there are never more than slots.
