@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::desired::Desired;
+
 /// How long this node waits after an edit: from nothing up to `window`, for another revision another time.
 pub fn moment(node: &str, revision: &str, window: Duration) -> Duration {
     let hash = Sha256::new().chain_update(node).chain_update([0]).chain_update(revision).finalize();
@@ -12,9 +14,32 @@ pub fn moment(node: &str, revision: &str, window: Duration) -> Duration {
     window.mul_f64(f64::from(share) / f64::from(u32::MAX))
 }
 
+/// Whether an edit is what made one state out of the other. A list or a label that this node had not heard of before
+/// is news to this node alone.
+pub fn is_edit(before: &Desired, after: &Desired) -> bool {
+    before.revision != after.revision && before.unknown == after.unknown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_new_node_hears_late_is_no_edit() {
+        let state = |revision: &str, unknown: Option<&str>| Desired {
+            revision: revision.into(),
+            unknown: unknown.map(str::to_owned),
+            ..Desired::default()
+        };
+        assert!(is_edit(&state("1", None), &state("2", None)));
+        assert!(!is_edit(&state("1", None), &state("1", None)), "nothing changed");
+        assert!(!is_edit(&state("1", Some("lists not read")), &state("2", None)), "the lists came");
+        assert!(!is_edit(&state("1", Some("lists not read")), &state("2", Some("labels not known"))), "one of two");
+        assert!(
+            is_edit(&state("1", Some("a list is broken")), &state("2", Some("a list is broken"))),
+            "of another list"
+        );
+    }
 
     #[test]
     fn nodes_are_spread_evenly_and_anew_for_each_revision() {

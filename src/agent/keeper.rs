@@ -402,7 +402,7 @@ impl<R: Reporter> Keeper<R> {
         self.cluster.need(|needs| replace_if_new(&mut needs.node, selects_nodes));
         let now = self.clock.now();
         // a new node, or an agent that starts again, does not wait: only an edit reaches all nodes at once
-        if self.stock.list_read() && desired.revision != self.stock.desired().revision {
+        if self.stock.list_read() && spread::is_edit(self.stock.desired(), &desired) {
             self.stock.spread(now + spread::moment(&self.node_name, &desired.revision, desired.limits.spread));
         }
         for unwanted in self.stock.apply(desired, now) {
