@@ -9,6 +9,7 @@ use serde::Serialize;
 use self::meaning::{LimitsMeaning, Meaning};
 use super::{NOT_SO, options::OutputArgs, output, table::table};
 use crate::{
+    budget,
     list::{ImageList, ListProblem, revision},
     list_file,
 };
@@ -67,9 +68,11 @@ fn report(source: String, text: &str) -> Report {
 /// What the author should know though nothing is wrong.
 fn notes(list: &ImageList) -> Vec<String> {
     let cap = list.limits.pulling_nodes.map(|cap| {
+        let slots = if cap == 1 { "slot" } else { "slots" };
         format!(
-            "limits.pullingNodes needs the slots prepull-slot-0 to prepull-slot-{} of component cluster-wide-cap, and has no effect where the agent reads its list from a file (--images)",
-            cap.saturating_sub(1)
+            "limits.pullingNodes needs the {slots} {} ({}), and has no effect where the agent reads its list from a file (--images)",
+            budget::names(cap),
+            budget::remedy(cap)
         )
     });
     cap.into_iter().collect()
