@@ -37,6 +37,7 @@ pub mod plan;
 pub mod progress;
 pub mod pull_secrets;
 pub mod puller;
+pub mod retries;
 pub mod runtime;
 pub mod spread;
 pub mod status;

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -15,6 +14,7 @@ use crate::{
     error_text::one_line,
     http::Query,
     metrics::Metrics,
+    retries::Retries,
     runtime::{Endpoint, Observer, code_name},
     status::Status,
     stock::Warmth,
@@ -25,12 +25,7 @@ const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// Takes this agent's pins away, tells by `left` why something is left, and ends when nothing is.
 pub(super) async fn unpin(endpoint: Option<Endpoint>, observer: Observer, left: watch::Sender<Option<String>>) {
-    let mut retries = ExponentialBuilder::new()
-        .with_min_delay(FIRST_RETRY)
-        .with_max_delay(LONGEST_RETRY)
-        .with_jitter()
-        .without_max_times()
-        .build();
+    let mut retries = Retries::new(FIRST_RETRY, LONGEST_RETRY);
     loop {
         let why = match link::connect(endpoint.as_ref(), &observer).await {
             Ok(runtime) => match runtime.unpin_all().await {
@@ -59,7 +54,7 @@ pub(super) async fn unpin(endpoint: Option<Endpoint>, observer: Observer, left: 
         if new {
             tracing::warn!(%why, "images may still be pinned; trying again");
         }
-        sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
+        sleep(retries.delay()).await;
     }
 }
 

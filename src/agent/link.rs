@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
 };
 
-use crate::runtime::{self, Endpoint, Observer, Runtime, RuntimeError};
+use crate::{
+    retries::Retries,
+    runtime::{self, Endpoint, Observer, Runtime, RuntimeError},
+};
 
 /// The kubelet's own delays for the same socket.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -28,13 +30,10 @@ pub enum LinkEvent {
 
 /// Connects, and connects again whenever the connection ends. Ends when nobody listens.
 pub async fn keep_linked(endpoint: Option<Endpoint>, observer: Observer, events: mpsc::Sender<LinkEvent>) {
-    let delays = |longest| {
-        let builder = ExponentialBuilder::new().with_min_delay(FIRST_DELAY).with_max_delay(longest);
-        builder.with_jitter().without_max_times()
-    };
-    let mut flaps = delays(LONGEST_FLAP).build();
+    let delays = |longest| Retries::new(FIRST_DELAY, longest);
+    let mut flaps = delays(LONGEST_FLAP);
     loop {
-        let mut waits = delays(LONGEST_DELAY).build();
+        let mut waits = delays(LONGEST_DELAY);
         let mut told = None;
         let runtime = loop {
             match connect(endpoint.as_ref(), &observer).await {
@@ -48,7 +47,7 @@ pub async fn keep_linked(endpoint: Option<Endpoint>, observer: Observer, events:
                     }
                 }
             }
-            sleep(waits.next().unwrap_or(LONGEST_DELAY)).await;
+            sleep(waits.delay()).await;
         };
         let mut closed = runtime.closed();
         if events.send(LinkEvent::Up(Box::new(runtime))).await.is_err() {
@@ -57,12 +56,12 @@ pub async fn keep_linked(endpoint: Option<Endpoint>, observer: Observer, events:
         let since = Instant::now();
         closed.wait().await;
         if since.elapsed() >= STABLE {
-            flaps = delays(LONGEST_FLAP).build();
+            flaps = delays(LONGEST_FLAP);
         }
         if events.send(LinkEvent::Down("the container runtime closed the connection".to_owned())).await.is_err() {
             return;
         }
-        sleep(flaps.next().unwrap_or(LONGEST_FLAP)).await;
+        sleep(flaps.delay()).await;
     }
 }
 

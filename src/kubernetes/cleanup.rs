@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 use tokio::{sync::watch, time::sleep};
@@ -12,7 +11,7 @@ use super::{
     watch::{Told, Trouble, Watch},
     writes::Writer,
 };
-use crate::{clock::Clock, node_view::NodeView, node_writes::LABEL};
+use crate::{clock::Clock, node_view::NodeView, node_writes::LABEL, retries::Retries};
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
@@ -38,21 +37,16 @@ pub async fn run(client: Client, name: String, taint_key: String, clock: Clock, 
             left.send_replace(None);
             return;
         }
-        let mut retries = ExponentialBuilder::new()
-            .with_min_delay(FIRST_RETRY)
-            .with_max_delay(LONGEST_RETRY)
-            .with_jitter()
-            .without_max_times()
-            .build();
+        let mut retries = Retries::new(FIRST_RETRY, LONGEST_RETRY);
         while !writer.guarded().await {
             let why = "nothing may be written to the node, as the log says; keep component node-writes installed";
             waits(&left, why);
-            sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
+            sleep(retries.delay()).await;
         }
         if let Err(error) = remove(&writer, &view, &taint_key).await {
             let problem = Trouble::of_request(&error).to_string();
             waits(&left, &format!("the node could not be cleaned: {problem}"));
-            sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
+            sleep(retries.delay()).await;
             // looks at the node anew: what is there decides what is left to do
             watch.again();
         }

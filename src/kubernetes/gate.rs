@@ -7,7 +7,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client,
@@ -28,6 +27,7 @@ use crate::{
     clock::{Clock, rfc3339},
     node_report::{NodeReport, Readiness},
     node_writes::GRACE,
+    retries::Retries,
 };
 
 /// The condition that the gate waits for.
@@ -102,7 +102,7 @@ impl Gate {
                     }
                     Err(error) => {
                         say(&mut problem, Trouble::of_request(&error).to_string());
-                        sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
+                        sleep(retries.delay()).await;
                         continue;
                     }
                 }
@@ -133,7 +133,7 @@ impl Gate {
                 // an API server that does not answer is told of by the lists
                 Guard::Unclear(why) => tracing::debug!(why, "it is not known yet whether a readiness gate may be set"),
             }
-            sleep(retries.next().unwrap_or(LONGEST_RETRY)).await;
+            sleep(retries.delay()).await;
         }
     }
 
@@ -178,11 +178,6 @@ fn say(said: &mut Option<String>, why: String) {
     }
 }
 
-fn retries() -> backon::ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(FIRST_RETRY)
-        .with_max_delay(LONGEST_RETRY)
-        .with_jitter()
-        .without_max_times()
-        .build()
+fn retries() -> Retries {
+    Retries::new(FIRST_RETRY, LONGEST_RETRY)
 }

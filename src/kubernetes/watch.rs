@@ -6,7 +6,6 @@
 
 use std::{fmt, time::Duration};
 
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures::{StreamExt as _, stream::BoxStream};
 use kube::{
     Api, Resource,
@@ -15,7 +14,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::error_text::one_line;
+use crate::{error_text::one_line, retries::Retries};
 
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// With jitter up to twice this: thousands of nodes must not come at once.
@@ -109,8 +108,8 @@ pub struct Watch<K> {
     events: Option<BoxStream<'static, watcher::Result<Event<K>>>>,
     listed: Vec<K>,
     retry_at: Option<Instant>,
-    delays: ExponentialBackoff,
-    refusals: ExponentialBackoff,
+    delays: Retries,
+    refusals: Retries,
     stands_since: Option<Instant>,
     told: Option<Trouble>,
 }
@@ -210,19 +209,13 @@ where
         if self.stands_since.take().is_some_and(|since| since.elapsed() >= STOOD_WELL) {
             (self.delays, self.refusals) = (delays(LONGEST_DELAY), delays(LONGEST_REFUSAL));
         }
-        let (delays, longest) =
-            if refused { (&mut self.refusals, LONGEST_REFUSAL) } else { (&mut self.delays, LONGEST_DELAY) };
-        self.retry_at = Some(Instant::now() + delays.next().unwrap_or(longest));
+        let delays = if refused { &mut self.refusals } else { &mut self.delays };
+        self.retry_at = Some(Instant::now() + delays.delay());
     }
 }
 
-fn delays(longest: Duration) -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(FIRST_DELAY)
-        .with_max_delay(longest)
-        .with_jitter()
-        .without_max_times()
-        .build()
+fn delays(longest: Duration) -> Retries {
+    Retries::new(FIRST_DELAY, longest)
 }
 
 #[cfg(test)]
