@@ -145,7 +145,8 @@ fn moment(seconds: f64) -> Moment {
 }
 
 fn desired(scenario: &Scenario) -> Desired {
-    let mut text = String::from("limits: {");
+    // what `auto` makes of it depends on a node's processors, which are no part of this
+    let mut text = String::from("limits: {parallelPulls: 3, ");
     if let Some(cap) = scenario.cap {
         text += &format!("pullingNodes: {cap}, ");
     }
