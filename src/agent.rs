@@ -11,6 +11,7 @@ pub mod link;
 pub mod lists;
 mod looks;
 mod parallelism;
+mod partings;
 mod pins;
 mod progress;
 mod report;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::progress::{Follow, Parting};
+use super::{partings::Parting, progress::Follow};
 use crate::{
     clock::Moment,
     credentials::{
@@ -44,9 +44,9 @@ pub(super) struct Done {
 /// What an attempt brought, as the runtime's content store says.
 pub(super) enum Brought {
     /// This; none where the runtime does not say.
-    Known(Option<Sample>),
+    Known(Option<Box<Sample>>),
     /// It is to be asked: the image is there, and the next one need not wait for that.
-    Asked(Parting),
+    Asked(Box<Parting>),
 }
 
 /// One attempt at one image.
@@ -80,14 +80,14 @@ impl Attempt {
             error = follow.stalled() => Outcome::Failed(error),
         };
         let (outcome, brought) = match outcome {
-            Outcome::Pulled { .. } => (outcome, Brought::Asked(follow.part(runtime))),
+            Outcome::Pulled { .. } => (outcome, Brought::Asked(Box::new(Parting { follow, runtime }))),
             Outcome::Failed(error) => {
                 let brought = follow.finish(&runtime).await;
                 let leases = || brought.iter().flat_map(|sample| sample.leases.values());
                 let came = leases().any(|leased| !leased.blobs.is_empty());
-                (Outcome::Failed(if came { error.after_bytes() } else { error }), Brought::Known(brought))
+                (Outcome::Failed(if came { error.after_bytes() } else { error }), Brought::Known(brought.map(Box::new)))
             }
-            Outcome::Interrupted => (outcome, Brought::Known(follow.finish(&runtime).await)),
+            Outcome::Interrupted => (outcome, Brought::Known(follow.finish(&runtime).await.map(Box::new))),
         };
         Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen, brought }
     }

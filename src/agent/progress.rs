@@ -41,6 +41,7 @@ pub(super) type Counted = Vec<(RegistryHost, u64)>;
 
 /// The attempt's end of a pull that is followed.
 pub(super) struct Follow {
+    number: u64,
     lease: LeaseId,
     leased_at: Arc<OnceLock<RuntimeTime>>,
     /// Tells that the lease was made.
@@ -77,40 +78,30 @@ impl Follow {
         }
     }
 
-    /// The pull ended well: what it brought can be asked later.
-    pub(super) fn part(self, runtime: Runtime) -> Parting {
-        Parting { follow: self, runtime }
+    /// The number of the pull, and its lease if one was made.
+    pub(super) fn leased(&self) -> (u64, Option<&LeaseId>) {
+        (self.number, self.leased_at.get().map(|_| &self.lease))
     }
 
     /// The pull ended: what it brought, before its lease is let go.
     pub(super) async fn finish(self, runtime: &Runtime) -> Option<Sample> {
-        self.leased_at.get()?;
-        let last = async {
-            let leases = [(LAST, self.lease.to_string())];
-            let sample = runtime.sample(&leases, Catalogue::default()).await.ok();
+        let (number, lease) = self.leased();
+        farewell(runtime, &[(number, lease?.to_string())]).await
+    }
+}
+
+/// What pulls that ended brought, each under its number, before their leases are let go.
+pub(super) async fn farewell(runtime: &Runtime, leases: &[(u64, String)]) -> Option<Sample> {
+    let last = async {
+        let sample = runtime.sample(leases, Catalogue::default()).await.ok();
+        for (_, lease) in leases {
             // it ends by itself if it cannot be ended now
-            let _ = runtime.release(&self.lease).await;
-            sample
-        };
-        timeout(FAREWELL, last).await.ok().flatten()
-    }
+            let _ = runtime.release(lease).await;
+        }
+        sample
+    };
+    timeout(FAREWELL, last).await.ok().flatten()
 }
-
-/// A pull that ended and whose lease is still to be let go.
-pub(super) struct Parting {
-    follow: Follow,
-    runtime: Runtime,
-}
-
-impl Parting {
-    /// What the pull of this number brought.
-    pub(super) async fn ask(self, number: u64) -> (u64, Option<Sample>) {
-        (number, self.follow.finish(&self.runtime).await)
-    }
-}
-
-/// The number under which a last sample has its only lease.
-const LAST: u64 = 0;
 
 /// A pull that is followed, or will be when its lease is made.
 struct Followed {
@@ -158,8 +149,13 @@ impl Following {
         let (sender, receiver) = oneshot::channel();
         let leased_at = Arc::new(OnceLock::new());
         let lease: LeaseId = format!("{}-{number}", self.name).into();
-        let follow =
-            Follow { lease: lease.clone(), leased_at: leased_at.clone(), made: self.leased.clone(), stalled: receiver };
+        let follow = Follow {
+            number,
+            lease: lease.clone(),
+            leased_at: leased_at.clone(),
+            made: self.leased.clone(),
+            stalled: receiver,
+        };
         let followed = Followed {
             key: target.key.clone(),
             registry: target.image.registry().clone(),
@@ -175,29 +171,27 @@ impl Following {
         follow
     }
 
-    /// A pull ended well, and what it brought is going to be asked. Gives nothing back where it was not followed.
-    pub(super) fn part(&mut self, number: u64, parting: Parting) -> Option<Parting> {
-        let followed = self.pulls.get_mut(&number)?;
-        if followed.leased_at.get().is_none() {
+    /// A pull ended well, and what it brought is going to be asked; false where it was not followed.
+    pub(super) fn part(&mut self, number: u64) -> bool {
+        let Some(followed) = self.pulls.get_mut(&number) else { return false };
+        followed.parting = followed.leased_at.get().is_some();
+        if !followed.parting {
             self.pulls.remove(&number);
-            return None;
         }
-        followed.parting = true;
-        Some(parting)
+        self.pulls.contains_key(&number)
     }
 
-    /// A pull ended by itself, and this is what it brought. None where it was not followed.
-    pub(super) fn end(&mut self, number: u64, last: Option<Sample>, now: Moment) -> Option<Counted> {
+    /// A pull ended by itself, and this is what it brought, perhaps beside others. None where it was not followed.
+    pub(super) fn end(&mut self, number: u64, last: Option<&Sample>, now: Moment) -> Option<Counted> {
         self.track(now);
         let followed = self.pulls.remove(&number)?;
         followed.leased_at.get()?;
-        let counted = last.map(|mut last| {
-            last.leases = last.leases.remove(&LAST).map(|leased| (number, leased)).into_iter().collect();
+        let counted = last.map(|last| {
             if !self.poll.is_empty() {
-                let all = last.leases.values().flat_map(|leased| leased.blobs.iter().chain(&leased.ingests));
-                self.counted.extend(all.cloned());
+                let all = last.leases.get(&number).into_iter();
+                self.counted.extend(all.flat_map(|leased| leased.blobs.iter().chain(&leased.ingests)).cloned());
             }
-            self.tracker.settle(number, &last, now)
+            self.tracker.settle(number, last, now)
         });
         self.tracker.end(number);
         Some(counted.into_iter().flatten().collect())

@@ -1,4 +1,5 @@
 //! A whole store warmed once, by bare CRI pulls or by the agent, as benches compare them.
+#![allow(clippy::print_stderr, reason = "where a bench asks for it by PREPULL_BENCH_ERRORS")]
 
 use std::{path::Path, sync::Arc, time::Duration};
 
