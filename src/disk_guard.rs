@@ -127,8 +127,8 @@ struct Running {
 pub struct DiskGuard {
     marks: Marks,
     usage: Option<Usage>,
-    /// When that was seen.
-    seen: Moment,
+    /// Since when looks fail.
+    unseen_since: Option<Moment>,
     /// Pulls stopped at the upper mark, and the lower one is not reached yet.
     stopped: bool,
     node_pressure: bool,
@@ -167,8 +167,8 @@ impl DiskGuard {
             for (key, before) in grown {
                 self.known.entry(key).or_default().grew = before.saturating_sub(usage.available);
             }
-            (self.usage, self.seen) = (Some(usage), now);
-        } else if now.since(self.seen) > REMEMBERED {
+            (self.usage, self.unseen_since) = (Some(usage), None);
+        } else if now.since(*self.unseen_since.get_or_insert(now)) > REMEMBERED {
             self.usage = None;
         }
         self.settle();

@@ -282,9 +282,10 @@ fn required_first(desired: &Desired, states: &[&ImageState], guard: &DiskGuard, 
             && !guard.can_never_fit(&target.key, now)
             && match state {
                 ImageState::Pending { since, .. } => {
-                    target.policy != PullPolicy::Never
-                        && now.since(*since) < COMES_FIRST
-                        && (short || guard.image_stop(&target.key, 0, now).is_some())
+                    // what waits for its turn, or for the whole disk, comes first however long that takes
+                    let lacks_room = guard.image_stop(&target.key, 0, now).is_some();
+                    let comes_first = if lacks_room { now.since(*since) < COMES_FIRST } else { short };
+                    target.policy != PullPolicy::Never && comes_first
                 }
                 ImageState::BackOff { error, .. } => error.class == ErrorClass::NoSpace && guard.needs_usage(),
                 ImageState::Pulling { .. } => short,

@@ -17,7 +17,7 @@ pub fn moment(node: &str, revision: &str, window: Duration) -> Duration {
 /// Whether an edit is what made one state out of the other. A list or a label that this node had not heard of before
 /// is news to this node alone.
 pub fn is_edit(before: &Desired, after: &Desired) -> bool {
-    before.revision != after.revision && before.unknown == after.unknown
+    before.revision != after.revision && (before.unknown.is_none() || before.unknown == after.unknown)
 }
 
 #[cfg(test)]
@@ -32,6 +32,7 @@ mod tests {
             ..Desired::default()
         };
         assert!(is_edit(&state("1", None), &state("2", None)));
+        assert!(is_edit(&state("1", None), &state("2", Some("labels not known"))), "the first that selects nodes");
         assert!(!is_edit(&state("1", None), &state("1", None)), "nothing changed");
         assert!(!is_edit(&state("1", Some("lists not read")), &state("2", None)), "the lists came");
         assert!(!is_edit(&state("1", Some("lists not read")), &state("2", Some("labels not known"))), "one of two");

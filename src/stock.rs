@@ -230,8 +230,10 @@ impl Stock {
                 continue;
             }
             let policy = target.policy;
-            match (self.tracked[index].stored.as_ref().map(|s| s.size), &found) {
-                (Some(size), None) => self.gone(index, size, now),
+            match (self.tracked[index].stored.as_ref().map(|s| (s.size, &s.digest)), &found) {
+                (Some((size, _)), None) => self.gone(index, size, now),
+                // the same as before says nothing about what its tag stands for now
+                (Some((_, digest)), Some(found)) if *digest == found.digest => {}
                 (_, Some(_)) => self.guard.found(&self.desired.targets[index].key),
                 (None, None) => {}
             }

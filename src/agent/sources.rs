@@ -291,6 +291,12 @@ mod tests {
         assert_eq!(told("{maxDiskUsage: 70%, resumeDiskUsage: 50}").3, (70, 55), "one mark may be good");
         assert_eq!(told("{maxDiskUsage: 50%, resumeDiskUsage: 50}").3, (50, 45), "and the last one too high for it");
         assert_eq!(told("{}"), (None, None, None, (80, 75)), "what is left out is no mistake");
+        assert_eq!(
+            told("{pullingNodes: 5O, maxIOPressure: high}"),
+            (None, Some(1), Some(10.0), (80, 75)),
+            "nor a good value"
+        );
+        told("{}");
         assert!(sources.status()[0].problems.is_empty());
     }
 

@@ -56,6 +56,7 @@ fn a_list_that_moves_the_marks_is_obeyed_at_once() {
 fn what_cannot_be_seen_stops_nothing() {
     let mut guard = DiskGuard::default();
     guard.measured(Some(used(90)), at(0));
+    guard.measured(None, at(0));
     guard.measured(None, at(301));
     guard.removed(&key("a"), 90 * GIB, at(0));
     guard.refused(&key("b"), at(0));
@@ -72,8 +73,16 @@ fn one_look_in_vain_opens_nothing() {
     guard.measured(None, at(400));
     assert_eq!(name(guard.node_stop(at(400))), Some("Full"));
     guard.measured(Some(used(90)), at(401));
-    guard.measured(None, at(700));
-    assert_eq!(name(guard.node_stop(at(700))), Some("Full"), "it was seen meanwhile");
+    guard.measured(None, at(4000));
+    assert_eq!(
+        name(guard.node_stop(at(4000))),
+        Some("Full"),
+        "an idle agent looks seldom, and the first look in vain counts"
+    );
+    guard.measured(None, at(4299));
+    assert_eq!(name(guard.node_stop(at(4299))), Some("Full"));
+    guard.measured(None, at(4301));
+    assert_eq!(guard.node_stop(at(4301)), None, "five minutes in vain");
 }
 
 #[test]

@@ -115,6 +115,17 @@ impl Limits {
                 self.unread.insert(name);
                 continue;
             }
+            // that there was no limit is no value that stays where there is to be one
+            let none = match name {
+                "pullingNodes" => last.pulling_nodes.is_none(),
+                "maxPinnedSize" => last.max_pinned_size.is_none(),
+                "maxIOPressure" => last.max_io_pressure.is_none(),
+                _ => false,
+            };
+            if none {
+                self.unread.insert(name);
+                continue;
+            }
             match name {
                 "parallelPulls" => self.parallel_pulls = last.parallel_pulls,
                 "parallelPullsPerRegistry" => self.parallel_pulls_per_registry = last.parallel_pulls_per_registry,

@@ -277,6 +277,21 @@ fn warm_means_stored_whatever_the_state_says() {
 }
 
 #[test]
+fn a_look_that_finds_the_older_image_does_not_forget_that_its_refresh_found_no_space() {
+    let mut world = World::new();
+    world.store.insert(name(0));
+    world.happen(Happening::Edit(vec![(0, 1)]));
+    world.turn().unwrap();
+    assert_eq!(world.stock.target(0).1.name(), "Pulling");
+    world.finish(&name(0), Some(ErrorClass::NoSpace));
+    let key = world.stock.target(0).0.key.clone();
+    let stopped = |world: &World| world.stock.guard.image_stop(&key, 0, world.now).is_some();
+    assert!(stopped(&world));
+    world.look();
+    assert!(stopped(&world), "the store has what it had before");
+}
+
+#[test]
 fn a_look_that_began_before_a_pull_ended_does_not_undo_it() {
     let mut world = World::new();
     world.happen(Happening::Edit(vec![(0, 0)]));
