@@ -109,6 +109,7 @@ impl Cooldowns {
         match self.registries.get(registry) {
             None => Admission::Open,
             Some(cooling) if now < cooling.until => Admission::Closed(cooling.until),
+            Some(cooling) if cooling.open >= WELL => Admission::Open,
             Some(cooling) => Admission::AtMost(cooling.open),
         }
     }
@@ -164,14 +165,14 @@ mod tests {
         let broken = |began| Refused { limited: false, moved: true, ..refused(began, 8) };
         let mut all = Cooldowns::default();
         all.failed(&registry, broken(0), at(5), 0.0);
-        assert_eq!(all.admission(&registry, at(5)), Admission::AtMost(WELL), "as open as before");
+        assert_eq!(all.admission(&registry, at(5)), Admission::Open, "as open as before");
         all.failed(&registry, broken(1), at(6), 0.0);
-        assert_eq!(all.admission(&registry, at(6)), Admission::AtMost(WELL), "what broke with it counts once");
+        assert_eq!(all.admission(&registry, at(6)), Admission::Open, "what broke with it counts once");
         assert_eq!(all.remaining(at(6)).count(), 0);
         let mut well = all.clone();
         well.succeeded(&registry, at(6));
         well.failed(&registry, broken(7), at(8), 0.0);
-        assert_eq!(well.admission(&registry, at(8)), Admission::AtMost(WELL), "a success in between: the first again");
+        assert_eq!(well.admission(&registry, at(8)), Admission::Open, "a success in between: the first again");
         all.failed(&registry, broken(6), at(9), 0.0);
         assert_eq!(all.admission(&registry, at(10)), Admission::Closed(at(19)), "two in a row are the registry's");
         let mut limiting = Cooldowns::default();

@@ -238,7 +238,7 @@ impl Tracker {
 
     /// How far an image is; none where that is not known.
     pub fn of(&self, key: &TargetKey) -> Option<&ImageProgress> {
-        self.pulls.values().find(|pull| pull.key == *key)?.progress.as_ref()
+        self.pulls.values().rev().find(|pull| pull.key == *key)?.progress.as_ref()
     }
 
     /// How far all are together.

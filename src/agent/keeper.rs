@@ -229,7 +229,7 @@ impl<R: Reporter> Keeper<R> {
         let status = self.status();
         self.pulls.abort_all();
         self.progress.give_all_up();
-        if !self.pulling.is_empty() {
+        if !self.pulling.is_empty() || !self.partings.is_empty() {
             // the runtime hears of it by the connection, which needs a moment to say so
             sleep(FAREWELL).await;
         }
@@ -242,7 +242,7 @@ impl<R: Reporter> Keeper<R> {
         let Some(once) = self.once else { return false };
         if once.retry_until.is_some_and(|until| self.clock.now() >= until) {
             // what runs may end; what still waits would wait beyond the time that was given
-            return self.pulling.is_empty();
+            return self.pulling.is_empty() && self.partings.is_empty();
         }
         let gone = self.runtime.is_none() && self.was_linked;
         let at_rest = self.stock.list_read() && self.stock.looked() && self.stock.at_rest(once.retry_until.is_some());

@@ -8,6 +8,9 @@ use tokio::task::JoinSet;
 use super::progress::{Follow, farewell};
 use crate::{progress::Sample, runtime::Runtime};
 
+/// Most that are asked at once: an answer comes in a bounded time.
+const MOST: usize = 16;
+
 /// A pull that ended, and whose lease is still to be let go.
 pub(super) struct Parting {
     pub(super) follow: Follow,
@@ -50,7 +53,7 @@ impl Partings {
         }
         // all of them are on one connection: a new one comes when the pulls of the old one have ended
         let Some(runtime) = self.waiting.last().map(|parting| parting.runtime.clone()) else { return };
-        let waiting = std::mem::take(&mut self.waiting);
+        let waiting: Vec<_> = self.waiting.drain(..self.waiting.len().min(MOST)).collect();
         self.asking.spawn(async move {
             let leased = waiting.iter().filter_map(|parting| {
                 let (number, lease) = parting.follow.leased();

@@ -92,15 +92,11 @@ impl Follow {
 
 /// What pulls that ended brought, each under its number, before their leases are let go.
 pub(super) async fn farewell(runtime: &Runtime, leases: &[(u64, String)]) -> Option<Sample> {
-    let last = async {
-        let sample = runtime.sample(leases, Catalogue::default()).await.ok();
-        for (_, lease) in leases {
-            // it ends by itself if it cannot be ended now
-            let _ = runtime.release(lease).await;
-        }
-        sample
-    };
-    timeout(FAREWELL, last).await.ok().flatten()
+    let sample = timeout(FAREWELL, runtime.sample(leases, Catalogue::default())).await.ok().and_then(Result::ok);
+    // one ends by itself if it cannot be ended now
+    let releases = leases.iter().map(|(_, lease)| timeout(FAREWELL, runtime.release(lease)));
+    futures::future::join_all(releases).await;
+    sample
 }
 
 /// A pull that is followed, or will be when its lease is made.

@@ -304,7 +304,13 @@ fn refusal(code: StatusCode, body: &[u8]) -> NoWay {
     }
     let status = serde_json::from_slice::<Status>(body).ok().filter(|status| status.kind == "Status");
     let Some(message) = status.map(|status| one_line(status.message.trim())) else {
-        return NoWay::Wrong(its_own(code, body));
+        // what stands before the API server has no words of its own for a pod
+        return match code.as_u16() {
+            502 | 504 => {
+                NoWay::Unreachable(format!("what stands before the API server cannot reach it ({})", code.as_u16()))
+            }
+            _ => NoWay::Wrong(its_own(code, body)),
+        };
     };
     match code.as_u16() {
         401 | 403 => NoWay::Forbidden(format!(
