@@ -195,8 +195,7 @@ enum NamedKind {
 impl Merge {
     /// Adds a row. One with the same text and the same fate is there once, required if any of them is; one that cannot
     /// be used never hides behind another that can.
-    fn row(&mut self, image: &str, kind: RowKind) {
-        let image: Arc<str> = image.into();
+    fn row(&mut self, image: &Arc<str>, kind: RowKind) {
         let (same, is_required) = match &kind {
             RowKind::Target(index) => (Same::Target(*index), false),
             RowKind::Invalid { required, .. } => (Same::Invalid, *required),
@@ -206,7 +205,7 @@ impl Merge {
         let next = self.rows.len();
         let at = *self.seen.entry((image.clone(), same)).or_insert(next);
         if at == next {
-            self.rows.push(Row { image, kind });
+            self.rows.push(Row { image: image.clone(), kind });
         } else if let RowKind::Invalid { required, .. } | RowKind::Undecided { required } = &mut self.rows[at].kind {
             *required |= is_required;
         }
@@ -217,7 +216,7 @@ impl Merge {
         names.into_iter().filter(|name| self.named.insert((target, kind, name.clone()))).collect()
     }
 
-    fn entry(&mut self, written: &str, spec: &EntrySpec, namespace: Option<&Arc<str>>) {
+    fn entry(&mut self, written: &Arc<str>, spec: &EntrySpec, namespace: Option<&Arc<str>>) {
         let named = |name: &str| ObjectName { namespace: namespace.cloned(), name: name.into() };
         let secrets: Vec<_> = spec.image_pull_secrets.iter().map(|n| named(n)).collect();
         let accounts: Vec<_> = spec.service_account_name.iter().map(|n| named(n)).collect();

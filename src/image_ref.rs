@@ -3,7 +3,7 @@
 //! The rule is the Docker normalising parser (distribution/reference) plus the kubelet's own additions: `latest` where
 //! neither tag nor digest is written, and three digest algorithms. Pure: no I/O, no clock.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 /// The registry that a name without one belongs to.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
@@ -186,6 +186,19 @@ impl ImageRef {
     /// The name as it was written.
     pub fn written(&self) -> &str {
         &self.written
+    }
+
+    /// The same, for whoever keeps it.
+    pub fn shared_text(&self) -> Arc<str> {
+        self.written.clone()
+    }
+
+    /// Keeps the registry's name together with others that have it, among those that are known.
+    pub fn share_registry(&mut self, known: &mut HashSet<RegistryHost>) {
+        match known.get(&self.registry) {
+            Some(shared) => self.registry = shared.clone(),
+            None => drop(known.insert(self.registry.clone())),
+        }
     }
 
     /// The registry, normalised (`docker.io` where none is written).

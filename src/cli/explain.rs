@@ -109,7 +109,7 @@ impl Question {
     fn of_entry(entry: &Entry) -> Self {
         let spec = match &entry.spec {
             Ok(spec) => spec,
-            Err(why) => return Self { image: Err(why.clone()), ..Self::of_text(entry.image.clone()) },
+            Err(why) => return Self { image: Err(why.clone()), ..Self::of_text(entry.image.to_string()) },
         };
         let secrets = spec.image_pull_secrets.iter().map(|name| ("pull secret", name.as_str()));
         let account = spec.service_account_name.iter().map(|name| ("service account", &**name));
@@ -119,7 +119,7 @@ impl Question {
             )
         };
         Self {
-            text: entry.image.clone(),
+            text: entry.image.to_string(),
             image: Ok(spec.image.clone()),
             policy: spec.policy,
             in_cluster: secrets.chain(account).map(told).collect(),

@@ -155,7 +155,7 @@ pub(super) async fn read_list(path: &std::path::Path) -> anyhow::Result<ImageLis
 /// A list of the names on the command line.
 fn list_of(images: &[String]) -> ImageList {
     let entry = |image: &String| Entry {
-        image: image.clone(),
+        image: image.as_str().into(),
         line: 0,
         required: true,
         spec: ImageRef::parse(image).map(EntrySpec::of).map_err(|e| format!("{e}; {}", e.remedy())),

@@ -262,7 +262,7 @@ fn what_does_not_fit_into_a_configmap_is_what_the_fewest_pods_use() {
     assert!(list.text.len() <= 1_000_000 && list.left_out > 0);
     let kept = ImageList::parse(&list.text).unwrap().entries;
     assert_eq!(kept.len() + list.left_out, 6000);
-    assert_eq!(kept[0].image, name(0));
+    assert_eq!(*kept[0].image, *name(0));
     assert_eq!(ListText::of(&found, "a", Detail::Counts).unwrap().left_out, 0);
 }
 
@@ -285,7 +285,7 @@ proptest! {
             let text = ListText::of(&found, "a", detail).unwrap().text;
             let list = ImageList::parse(&text).unwrap();
             prop_assert!(list.problems.is_empty(), "{text}{:?}", list.problems);
-            let written: Vec<_> = list.entries.iter().map(|e| e.image.as_str()).collect();
+            let written: Vec<_> = list.entries.iter().map(|e| &*e.image).collect();
             prop_assert_eq!(written, found.images.iter().map(|i| i.image.as_str()).collect::<Vec<_>>());
         }
     }

@@ -1,6 +1,10 @@
 //! One image of a list, and the `defaults` that stand in for what it leaves out.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     ListProblem,
@@ -25,7 +29,7 @@ const MOST_SECRETS: usize = 50;
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The image as written; what could be made out of it where the entry is invalid, else `images[N]`.
-    pub image: String,
+    pub image: Arc<str>,
     /// The line that it begins on.
     pub line: usize,
     /// Whether the node is warm only with it; of an invalid entry as far as it could be read.
@@ -245,7 +249,15 @@ pub(super) fn read_all(
     problems: &mut Problems,
 ) -> Result<Vec<Entry>, ListProblem> {
     let items = field.list_items("write one `- ` line for each, or `images: []` for none")?;
-    Ok(items.map(|item| read(&item, defaults, problems)).collect())
+    // thousands of images come from a few registries
+    let mut registries = HashSet::new();
+    let shared = |mut entry: Entry| {
+        if let Ok(spec) = &mut entry.spec {
+            spec.image.share_registry(&mut registries);
+        }
+        entry
+    };
+    Ok(items.map(|item| read(&item, defaults, problems)).map(shared).collect())
 }
 
 fn read(item: &Field<'_>, defaults: &Defaults, problems: &mut Problems) -> Entry {
@@ -258,7 +270,13 @@ fn read(item: &Field<'_>, defaults: &Defaults, problems: &mut Problems) -> Entry
         (None, None) => Err("this entry has no image".to_owned()),
     };
     problems.append(own);
-    Entry { image: written.unwrap_or_else(|| item.path.clone()), line: item.node.line, required, spec }
+    let image = match (&spec, written) {
+        // the name is kept once
+        (Ok(spec), Some(written)) if *written == *spec.image.written() => spec.image.shared_text(),
+        (_, Some(written)) => written.into(),
+        (_, None) => item.path.as_str().into(),
+    };
+    Entry { image, line: item.node.line, required, spec }
 }
 
 /// The inner error is a problem that stands elsewhere.

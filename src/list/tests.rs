@@ -61,7 +61,7 @@ fn comments_are_nothing_wherever_they_stand() {
     let text = "# first\n---\n# head\ndefaults: # why\n  # above\n  priority: 1 # beside\nimages: # all\n  # the first\n  - q.io/a:1 # small\n\n  # the second\n  - image: q.io/b:1 # large\n    # more\n    pin: true\n  - {image: q.io/c:1, # flow\n     pin: true}\n# last\n";
     let list = parse(text);
     assert_eq!(list.problems, []);
-    let images: Vec<_> = list.entries.iter().map(|e| e.image.as_str()).collect();
+    let images: Vec<_> = list.entries.iter().map(|e| &*e.image).collect();
     assert_eq!(images, ["q.io/a:1", "q.io/b:1", "q.io/c:1"]);
 }
 
@@ -139,7 +139,7 @@ fn a_mistake_in_defaults_never_widens_what_entries_do() {
 fn tags_aliases_and_nothing_have_a_word_of_their_own() {
     let list = parse("images:\n  - !!str 12\n  - {image: !!str true}\n");
     assert_eq!(list.problems, []);
-    assert_eq!(list.entries[0].image, "12");
+    assert_eq!(&*list.entries[0].image, "12");
     let text = "\
 images:
   - !custom quay.io/a:1
@@ -162,11 +162,11 @@ fn one_bad_entry_never_stops_the_others() {
     let list = parse(
         "images:\n  - quay.io/a:1\n  - Not//valid\n  - quay.io/b:1\n  - image: quay.io/c:1\n    imagePullPolicy: Sometimes\n",
     );
-    let usable: Vec<_> = list.entries.iter().filter(|e| e.spec.is_ok()).map(|e| e.image.as_str()).collect();
+    let usable: Vec<_> = list.entries.iter().filter(|e| e.spec.is_ok()).map(|e| &*e.image).collect();
     assert_eq!(usable, ["quay.io/a:1", "quay.io/b:1"]);
     assert_eq!(list.invalid_entries(), 2);
-    assert_eq!(list.entries[1].image, "Not//valid");
-    assert_eq!(list.entries[3].image, "quay.io/c:1");
+    assert_eq!(&*list.entries[1].image, "Not//valid");
+    assert_eq!(&*list.entries[3].image, "quay.io/c:1");
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Meaning {
     fn empty(entry: &Entry) -> Self {
         Self {
             line: entry.line,
-            image: entry.image.clone(),
+            image: entry.image.to_string(),
             valid: false,
             error: None,
             canonical: None,
