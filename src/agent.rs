@@ -11,7 +11,6 @@ pub mod link;
 pub mod lists;
 mod looks;
 mod parallelism;
-mod partings;
 mod pins;
 mod progress;
 mod report;

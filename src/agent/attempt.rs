@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{partings::Parting, progress::Follow};
+use super::progress::Follow;
 use crate::{
     clock::Moment,
     credentials::{
@@ -37,16 +37,8 @@ pub(super) struct Done {
     pub(super) problems: Vec<String>,
     /// The Secrets and service accounts that it used.
     pub(super) seen: Vec<Seen>,
-    /// What it brought.
-    pub(super) brought: Brought,
-}
-
-/// What an attempt brought, as the runtime's content store says.
-pub(super) enum Brought {
-    /// This; none where the runtime does not say.
-    Known(Option<Box<Sample>>),
-    /// It is to be asked: the image is there, and the next one need not wait for that.
-    Asked(Box<Parting>),
+    /// What it brought, as the runtime's content store says; none where it does not.
+    pub(super) brought: Option<Sample>,
 }
 
 /// One attempt at one image.
@@ -79,15 +71,13 @@ impl Attempt {
             outcome = puller::pull(&runtime, &target, &found.credentials, lease.as_deref()) => outcome,
             error = follow.stalled() => Outcome::Failed(error),
         };
-        let (outcome, brought) = match outcome {
-            Outcome::Pulled { .. } => (outcome, Brought::Asked(Box::new(Parting { follow, runtime }))),
-            Outcome::Failed(error) => {
-                let brought = follow.finish(&runtime).await;
-                let leases = || brought.iter().flat_map(|sample| sample.leases.values());
-                let came = leases().any(|leased| !leased.blobs.is_empty());
-                (Outcome::Failed(if came { error.after_bytes() } else { error }), Brought::Known(brought.map(Box::new)))
+        let brought = follow.finish(&runtime).await;
+        let leases = || brought.iter().flat_map(|sample| sample.leases.values());
+        let outcome = match outcome {
+            Outcome::Failed(error) if leases().any(|leased| !leased.blobs.is_empty()) => {
+                Outcome::Failed(error.after_bytes())
             }
-            Outcome::Interrupted => (outcome, Brought::Known(follow.finish(&runtime).await.map(Box::new))),
+            outcome => outcome,
         };
         Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen, brought }
     }

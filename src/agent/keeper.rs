@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     ReadyWhen, Reporter,
-    attempt::{self, Attempt, Brought, Done},
+    attempt::{self, Attempt, Done},
     budget::NodeBudget,
     cluster::{Cluster, replace_if_new},
     disk::Disk,
@@ -21,7 +21,6 @@ use super::{
     lists::ListUpdate,
     looks::Looks,
     parallelism::Watch,
-    partings::Partings,
     pins::Pins,
     progress::{Counted, Following},
     rotation::Rotation,
@@ -113,8 +112,6 @@ pub struct Keeper<R> {
     disk: Disk,
     pins: Pins,
     pulls: JoinSet<Done>,
-    /// Pulls that ended well, and are asked what they brought.
-    partings: Partings,
     /// Pulls under way, each with its number.
     pulling: HashMap<TargetKey, (u64, AbortHandle)>,
     /// Pulls begun so far.
@@ -160,7 +157,6 @@ impl<R: Reporter> Keeper<R> {
             // what is pulled once may be but a part of what an agent has pinned
             pins: Pins::new(settings.once.is_none()),
             pulls: JoinSet::new(),
-            partings: Partings::default(),
             pulling: HashMap::new(),
             begun: 0,
             progress: Following::new(),
@@ -195,12 +191,6 @@ impl<R: Reporter> Keeper<R> {
                     }
                 }
                 Some(done) = self.pulls.join_next() => self.pulled(done),
-                Some(asked) = self.partings.next() => {
-                    for (number, last) in asked {
-                        let counted = self.progress.end(number, last.as_deref(), self.clock.now());
-                        self.downloaded(counted.unwrap_or_default());
-                    }
-                }
                 () = self.parallelism.due() => {
                     if !self.parallelism.look(self.pulling.len(), self.clock.now()) {
                         continue;
@@ -229,7 +219,7 @@ impl<R: Reporter> Keeper<R> {
         let status = self.status();
         self.pulls.abort_all();
         self.progress.give_all_up();
-        if !self.pulling.is_empty() || !self.partings.is_empty() {
+        if !self.pulling.is_empty() {
             // the runtime hears of it by the connection, which needs a moment to say so
             sleep(FAREWELL).await;
         }
@@ -242,11 +232,11 @@ impl<R: Reporter> Keeper<R> {
         let Some(once) = self.once else { return false };
         if once.retry_until.is_some_and(|until| self.clock.now() >= until) {
             // what runs may end; what still waits would wait beyond the time that was given
-            return self.pulling.is_empty() && self.partings.is_empty();
+            return self.pulling.is_empty();
         }
         let gone = self.runtime.is_none() && self.was_linked;
         let at_rest = self.stock.list_read() && self.stock.looked() && self.stock.at_rest(once.retry_until.is_some());
-        (at_rest && self.partings.is_empty()) || (gone && once.retry_until.is_none())
+        at_rest || (gone && once.retry_until.is_none())
     }
 
     /// Plans, starts what may start, and tells what changed.
@@ -319,13 +309,7 @@ impl<R: Reporter> Keeper<R> {
         // a pull that was ended by this keeper has nothing to tell
         let Ok(Done { number, key, began, outcome, lookups, problems, seen, brought }) = done else { return };
         let now = self.clock.now();
-        let counted = match brought {
-            Brought::Known(brought) => self.progress.end(number, brought.as_deref(), now),
-            Brought::Asked(parting) => self.progress.part(number).then(|| {
-                self.partings.add(*parting);
-                Counted::new()
-            }),
-        };
+        let counted = self.progress.end(number, brought.as_ref(), now);
         // one that had ended when its entry went away must not be taken for the pull of an entry that came back
         if self.pulling.get(&key).is_none_or(|(current, _)| *current != number) {
             return;

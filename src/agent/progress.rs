@@ -78,25 +78,15 @@ impl Follow {
         }
     }
 
-    /// The number of the pull, and its lease if one was made.
-    pub(super) fn leased(&self) -> (u64, Option<&LeaseId>) {
-        (self.number, self.leased_at.get().map(|_| &self.lease))
-    }
-
-    /// The pull ended: what it brought, before its lease is let go.
+    /// The pull ended: what it brought, under its number, before its lease is let go.
     pub(super) async fn finish(self, runtime: &Runtime) -> Option<Sample> {
-        let (number, lease) = self.leased();
-        farewell(runtime, &[(number, lease?.to_string())]).await
+        self.leased_at.get()?;
+        let leases = [(self.number, self.lease.to_string())];
+        let sample = timeout(FAREWELL, runtime.sample(&leases, Catalogue::default())).await.ok().and_then(Result::ok);
+        // it ends by itself if it cannot be ended now
+        let _ = timeout(FAREWELL, runtime.release(&self.lease)).await;
+        sample
     }
-}
-
-/// What pulls that ended brought, each under its number, before their leases are let go.
-pub(super) async fn farewell(runtime: &Runtime, leases: &[(u64, String)]) -> Option<Sample> {
-    let sample = timeout(FAREWELL, runtime.sample(leases, Catalogue::default())).await.ok().and_then(Result::ok);
-    // one ends by itself if it cannot be ended now
-    let releases = leases.iter().map(|(_, lease)| timeout(FAREWELL, runtime.release(lease)));
-    futures::future::join_all(releases).await;
-    sample
 }
 
 /// A pull that is followed, or will be when its lease is made.
@@ -107,8 +97,6 @@ struct Followed {
     lease: LeaseId,
     leased_at: Arc<OnceLock<RuntimeTime>>,
     tracked: bool,
-    /// The image is there, and what was brought is being asked.
-    parting: bool,
     stalled: Option<oneshot::Sender<PullError>>,
 }
 
@@ -159,7 +147,6 @@ impl Following {
             lease,
             leased_at,
             tracked: false,
-            parting: false,
             stalled: Some(sender),
         };
         self.next = if self.pulls.is_empty() { Instant::now() + FIRST } else { self.next.min(Instant::now() + FIRST) };
@@ -167,17 +154,7 @@ impl Following {
         follow
     }
 
-    /// A pull ended well, and what it brought is going to be asked; false where it was not followed.
-    pub(super) fn part(&mut self, number: u64) -> bool {
-        let Some(followed) = self.pulls.get_mut(&number) else { return false };
-        followed.parting = followed.leased_at.get().is_some();
-        if !followed.parting {
-            self.pulls.remove(&number);
-        }
-        self.pulls.contains_key(&number)
-    }
-
-    /// A pull ended by itself, and this is what it brought, perhaps beside others. None where it was not followed.
+    /// A pull ended by itself, and this is what it brought. None where it was not followed.
     pub(super) fn end(&mut self, number: u64, last: Option<&Sample>, now: Moment) -> Option<Counted> {
         self.track(now);
         let followed = self.pulls.remove(&number)?;
@@ -293,7 +270,7 @@ impl Following {
 
     /// Tells how far each image is.
     pub(super) fn report(&self, stock: &Stock, reporter: &mut impl Reporter) {
-        for followed in self.pulls.values().filter(|followed| !followed.parting) {
+        for followed in self.pulls.values() {
             if let (Some(index), Some(progress)) = (stock.find(&followed.key), self.tracker.of(&followed.key)) {
                 reporter.progress(stock.target(index).0.image.written(), progress);
             }
