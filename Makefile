@@ -103,9 +103,9 @@ kill: ## SIGKILL of the agent at KILLS random moments, a third of them on each r
 	@hack/install-parts --optional
 	@PREPULL_TEST_KILLS=$$(( $(KILLS) / 3 )) $(RELIABILITY) --nocapture kill::
 
-soak: ## ten simulated hours, and SOAK_SECONDS of churn on each runtime
+soak: ## ten simulated hours, and SOAK_SECONDS of churn on each runtime, all beside each other: they mostly wait
 	@hack/install-parts --optional
-	@PREPULL_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(RELIABILITY) --nocapture soak::
+	@PREPULL_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(RELIABILITY) --nocapture --test-threads 4 soak::
 
 static: ## the static release binary, for the image and for users
 	@$(CARGO) rustc --release --bin prepull -- -C target-feature=+crt-static

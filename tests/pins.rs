@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let able = [
         on_every_containerd("pinned_and_unpinned_as_the_list_says", follows_the_list),
         on_every_containerd("a_killed_agent_leaves_nothing_behind", survives_a_kill),
+        on_every_containerd("an_image_without_its_digest_is_pinned_by_its_id_too", without_a_digest),
         on_every_containerd("what_somebody_else_pinned_is_left_alone", foreign),
         on_every_containerd("max_pinned_size_goes_by_priority_and_order", capped),
         on_every_containerd("a_moved_tag_takes_its_pin_along", moved),
@@ -116,6 +117,26 @@ async fn follows_the_list(part: ContainerdPart) -> Result<()> {
     until_labelled(&containerd, &[]).await?;
     ensure!(!is_pinned(&containerd, &pulled).await?);
     Ok(())
+}
+
+/// A pull that is cut off at the last moment leaves an image that CRI knows by its name and its ID alone.
+async fn without_a_digest(part: ContainerdPart) -> Result<()> {
+    let registry = Registry::start(RegistryKind::Plain).await?;
+    let image = registry.push("app:1", &Image::small("app")?).await?.by_tag;
+    let containerd = Containerd::start(&part, &[&registry]).await?;
+    containerd.pull(&image).await?;
+    let listed = containerd.ctr(&["images", "ls", "-q"]).await?;
+    let by_digest = listed.lines().find(|name| name.contains("@sha256:")).context("no record by digest")?.to_owned();
+    containerd.ctr(&["images", "rm", &by_digest]).await?;
+    let end = Instant::now() + PATIENCE;
+    while !containerd.client().status(&image).await?.context("the image is not there")?.repo_digests.is_empty() {
+        ensure!(Instant::now() < end, "CRI still knows its digest");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let agent = agent(&containerd, &pins(&[&image]))?;
+    until_pinned(&agent, &[&image]).await?;
+    let id = id_of(&containerd, &image).await?;
+    until_labelled(&containerd, &[(&image, (true, true)), (&id, (true, true))]).await
 }
 
 async fn survives_a_kill(part: ContainerdPart) -> Result<()> {

@@ -159,7 +159,9 @@ fn filters(pinning: &Pinning) -> Vec<String> {
     }
     let labels = [PINNED, OURS].map(|(label, _)| format!("labels.{label:?}"));
     let names = pinning.wanted.iter().map(|w| &w.name).chain(&pinning.held).map(|name| format!("name=={name:?}"));
-    let digests = pinning.wanted.iter().map(|w| format!("target.digest=={:?}", w.digest));
+    // an image whose pull was cut off at the last moment has no `repository@digest`: then CRI knows it by its ID alone,
+    // which is the name of a record
+    let digests = pinning.wanted.iter().flat_map(|w| ["target.digest", "name"].map(|f| format!("{f}=={:?}", w.digest)));
     labels.into_iter().chain(names).chain(digests).collect()
 }
 
