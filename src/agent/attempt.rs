@@ -72,11 +72,10 @@ impl Attempt {
             error = follow.stalled() => Outcome::Failed(error),
         };
         let brought = follow.finish(&runtime).await;
-        let leases = || brought.iter().flat_map(|sample| sample.leases.values());
+        let bytes_came =
+            brought.iter().flat_map(|sample| sample.leases.values()).any(|leased| !leased.blobs.is_empty());
         let outcome = match outcome {
-            Outcome::Failed(error) if leases().any(|leased| !leased.blobs.is_empty()) => {
-                Outcome::Failed(error.after_bytes())
-            }
+            Outcome::Failed(error) if bytes_came => Outcome::Failed(error.after_bytes()),
             outcome => outcome,
         };
         Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen, brought }

@@ -85,12 +85,8 @@ impl Budget {
                 self.no_slots(why(asked, &answer), now, random);
                 return None;
             }
-            Answer::NoAnswer(why) => {
-                self.no_answer(why, now, random);
-                return None;
-            }
-            Answer::Conflict => {
-                self.wait(LOOK, now, random);
+            nothing @ (Answer::NoAnswer(_) | Answer::Conflict) => {
+                self.told_nothing(nothing, now, random);
                 return None;
             }
         };
@@ -120,12 +116,8 @@ impl Budget {
         let (version, holder) = match answer {
             Answer::Slot { version, holder } => (version, holder),
             Answer::Missing | Answer::Forbidden(_) => return self.missed(slot, answer, now, random),
-            Answer::NoAnswer(why) => {
-                self.no_answer(why, now, random);
-                return None;
-            }
-            Answer::Conflict => {
-                self.wait(LOOK, now, random);
+            nothing @ (Answer::NoAnswer(_) | Answer::Conflict) => {
+                self.told_nothing(nothing, now, random);
                 return None;
             }
         };
@@ -190,7 +182,7 @@ impl Budget {
                 self.wait(LOOK, now, random);
             }
             // if it was written after all, the next look at the same slot finds this node there
-            Answer::NoAnswer(why) => self.no_answer(why, now, random),
+            Answer::NoAnswer(_) => self.told_nothing(answer, now, random),
             Answer::Missing => return self.missed(slot, answer, now, random),
             // it was read: counting would find all there, and none can be taken
             Answer::Forbidden(_) => {
@@ -222,9 +214,11 @@ impl Budget {
         self.hole.take_if(|hole| hole.slot == slot);
     }
 
-    /// Whether anything was done is not known.
-    fn no_answer(&mut self, why: String, now: Moment, random: f64) {
-        self.unanswered(why, now);
+    /// An answer that says nothing of a slot: it is asked about again later.
+    fn told_nothing(&mut self, answer: Answer, now: Moment, random: f64) {
+        if let Answer::NoAnswer(why) = answer {
+            self.unanswered(why, now);
+        }
         self.wait(LOOK, now, random);
     }
 

@@ -106,10 +106,7 @@ impl Stop {
                 until.since(now).as_secs()
             ),
             Self::NoRoom { usage, marks, size, reserved } => {
-                let others = match reserved {
-                    0 => String::new(),
-                    more => format!(", pulls under way take {}", bytes(*more)),
-                };
+                let others = beside(*reserved, "");
                 format!(
                     "it takes {} and was removed once already; the image filesystem is {} full{others}, and with it there would be more than {} % (maxDiskUsage)",
                     bytes(*size),
@@ -118,10 +115,7 @@ impl Stop {
                 )
             }
             Self::Refused { usage, needs, reserved, until } => {
-                let others = match reserved {
-                    0 => String::new(),
-                    more => format!(", of which pulls under way take {}", bytes(*more)),
-                };
+                let others = beside(*reserved, "of which ");
                 format!(
                     "it found no space on the image filesystem; it is tried again when {} are available (now {} of {} are{others}), or in {} min",
                     bytes(*needs),
@@ -182,4 +176,9 @@ pub(super) fn warning(usage: Usage, marks: Marks) -> String {
 /// Rounded up as the kubelet does, so that what is above a mark never reads as if it stood on it.
 fn percent(ratio: f64) -> String {
     format!("{:.0} %", (ratio * 100.0).ceil())
+}
+
+/// What pulls under way take, as a part of a sentence; nothing where that is nothing.
+fn beside(reserved: u64, words: &str) -> String {
+    if reserved == 0 { String::new() } else { format!(", {words}pulls under way take {}", bytes(reserved)) }
 }

@@ -251,13 +251,14 @@ pub(super) fn read_all(
     let items = field.list_items("write one `- ` line for each, or `images: []` for none")?;
     // thousands of images come from a few registries
     let mut registries = HashSet::new();
-    let shared = |mut entry: Entry| {
+    let read_one = |item| {
+        let mut entry = read(&item, defaults, problems);
         if let Ok(spec) = &mut entry.spec {
             spec.image.share_registry(&mut registries);
         }
         entry
     };
-    Ok(items.map(|item| read(&item, defaults, problems)).map(shared).collect())
+    Ok(items.map(read_one).collect())
 }
 
 fn read(item: &Field<'_>, defaults: &Defaults, problems: &mut Problems) -> Entry {

@@ -115,21 +115,14 @@ impl Limits {
                 self.unread.insert(name);
                 continue;
             }
-            // that there was no limit is no value that stays where there is to be one
-            let none = match name {
-                "pullingNodes" => last.pulling_nodes.is_none(),
-                "maxPinnedSize" => last.max_pinned_size.is_none(),
-                "maxIOPressure" => last.max_io_pressure.is_none(),
-                _ => false,
-            };
-            if none {
-                self.unread.insert(name);
-                continue;
-            }
             match name {
                 "parallelPulls" => self.parallel_pulls = last.parallel_pulls,
                 "parallelPullsPerRegistry" => self.parallel_pulls_per_registry = last.parallel_pulls_per_registry,
-                "pullingNodes" => self.pulling_nodes = last.pulling_nodes,
+                "pullingNodes" if last.pulling_nodes.is_some() => self.pulling_nodes = last.pulling_nodes,
+                "maxPinnedSize" if last.max_pinned_size.is_some() => self.max_pinned_size = last.max_pinned_size,
+                "maxIOPressure" if last.max_io_pressure.is_some() => self.max_io_pressure = last.max_io_pressure,
+                // that there was no limit is no value that stays where there is to be one
+                "pullingNodes" | "maxPinnedSize" | "maxIOPressure" => drop(self.unread.insert(name)),
                 "spread" => self.spread = last.spread,
                 "maxDiskUsage" => {
                     self.max_disk_usage = last.max_disk_usage;
@@ -140,8 +133,6 @@ impl Limits {
                 }
                 // 5 points under the upper one, as by default
                 "resumeDiskUsage" => {}
-                "maxPinnedSize" => self.max_pinned_size = last.max_pinned_size,
-                "maxIOPressure" => self.max_io_pressure = last.max_io_pressure,
                 "pullTimeout" => self.pull_timeout = last.pull_timeout,
                 _ => self.stall_timeout = last.stall_timeout,
             }

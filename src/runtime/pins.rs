@@ -90,8 +90,11 @@ impl Runtime {
         let images = bounded(client.list(request)).await?.into_inner().images;
         let sizes =
             if pinning.cap.is_some() && !pinning.wanted.is_empty() { self.sizes().await? } else { HashMap::new() };
-        let size = |image: &WireImage| sizes.get(&image.name).copied().unwrap_or_default();
-        Ok(images.into_iter().map(|image| (size(&image), image)).map(|(size, image)| record_of(image, size)).collect())
+        let record = |image: WireImage| {
+            let size = sizes.get(&image.name).copied().unwrap_or_default();
+            record_of(image, size)
+        };
+        Ok(images.into_iter().map(record).collect())
     }
 
     /// Bytes of every image, by each of its names.
