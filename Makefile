@@ -108,7 +108,7 @@ soak: ## ten simulated hours, and SOAK_SECONDS of churn on each runtime, all bes
 	@PREPULL_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(RELIABILITY) --nocapture --test-threads 4 soak::
 
 static: ## the static release binary, for the image and for users
-	@$(CARGO) rustc --release --bin prepull -- -C target-feature=+crt-static
+	@CARGO_TARGET_DIR="$(TARGET)" hack/build-static "$$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')" "$(TARGET)/release/prepull"
 
 sbom: ## what the binary is linked from, as CycloneDX: target/sbom/prepull-amd64.cdx.json and -arm64
 	@command -v cargo-cyclonedx >/dev/null || $(CARGO) install --quiet --locked cargo-cyclonedx
