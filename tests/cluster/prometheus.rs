@@ -2,7 +2,12 @@
 //! operator that would translate them. Debian's build knows no discovery by Kubernetes, so it finds all pods of the
 //! cluster in a file, described as that discovery would, and what the PodMonitor selects is left to its relabeling.
 
-use std::{fmt::Write as _, fs, path::Path, time::SystemTime};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -14,6 +19,8 @@ use crate::support::{http, process, registry::free_port};
 const FASTER: u64 = 300;
 /// Between two scrapes: shorter than any time that rules speak of.
 const SCRAPE: &str = "500ms";
+/// Between two points of a range of time.
+const STEP: Duration = Duration::from_secs(1);
 
 /// A running Prometheus.
 pub(crate) struct Prometheus {
@@ -58,13 +65,14 @@ impl Prometheus {
         self.ask("query", &[("query", expression)]).await
     }
 
-    /// The series that an expression has had since this Prometheus began.
+    /// The series that an expression has had since this Prometheus began. The last step lies after now: between two steps
+    /// nothing is seen, and what has just begun would not have been.
     pub(crate) async fn until_now(&self, expression: &str) -> Result<Vec<Value>> {
         let seconds = |time: SystemTime| -> Result<String> {
             Ok(time.duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64().to_string())
         };
-        let (start, end) = (seconds(self.began)?, seconds(SystemTime::now())?);
-        let query = [("query", expression), ("start", &start), ("end", &end), ("step", "1s")];
+        let (start, end) = (seconds(self.began)?, seconds(SystemTime::now() + STEP)?);
+        let query = [("query", expression), ("start", &start), ("end", &end), ("step", &STEP.as_secs().to_string())];
         self.ask("query_range", &query).await
     }
 
