@@ -105,6 +105,8 @@ pub enum ImageState {
         started: Moment,
         /// What went wrong before, if anything.
         failures: Option<Failures>,
+        /// The runtime has said that it is there; what came is still being asked.
+        answered: bool,
     },
     /// It is in the store.
     Present {
@@ -162,6 +164,11 @@ impl ImageState {
         }
     }
 
+    /// Whether the runtime is at work on it: one of the pulls that limits count.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self, Self::Pulling { answered: false, .. })
+    }
+
     fn failures(&self) -> Option<Failures> {
         match self {
             Self::Pending { failures, .. } | Self::Pulling { failures, .. } => *failures,
@@ -192,6 +199,8 @@ pub enum Event {
     Held(Wait),
     /// A pull begins.
     Started,
+    /// The runtime said that the pull ended well; what came is asked next.
+    Answered,
     /// The pull ended well.
     Pulled {
         /// What is in the store now.
@@ -223,6 +232,7 @@ pub fn step(state: ImageState, event: Event, now: Moment) -> ImageState {
             | Event::Forgiven { .. }
             | Event::Held(_)
             | Event::Started
+            | Event::Answered
             | Event::Pulled { .. }
             | Event::Failed { .. }
             | Event::Interrupted,
@@ -293,7 +303,10 @@ pub fn step(state: ImageState, event: Event, now: Moment) -> ImageState {
         ) => {
             let failures = before.failures();
             let attempt = failures.map_or(0, |f| f.count).saturating_add(1);
-            ImageState::Pulling { attempt, started: now, failures }
+            ImageState::Pulling { attempt, started: now, failures, answered: false }
+        }
+        (ImageState::Pulling { attempt, started, failures, .. }, Event::Answered) => {
+            ImageState::Pulling { attempt, started, failures, answered: true }
         }
 
         (
@@ -317,7 +330,7 @@ pub fn step(state: ImageState, event: Event, now: Moment) -> ImageState {
             | ImageState::Present { .. }
             | ImageState::BackOff { .. }
             | ImageState::Missing { .. }),
-            Event::Failed { .. } | Event::Interrupted,
+            Event::Failed { .. } | Event::Interrupted | Event::Answered,
         ) => other,
     }
 }

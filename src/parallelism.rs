@@ -95,10 +95,12 @@ impl Parallelism {
     }
 
     /// How long after this moment the next look is due, while images wait for their turn. The first looks are frequent:
-    /// they decide how long a far registry is used by too few pulls.
+    /// they decide how long a far registry is used by too few pulls. More frequent ones would see less than a tick of the
+    /// kernel's counters.
     pub fn until_next_look(&mut self, now: Moment) -> Duration {
         let began = *self.began.get_or_insert(now);
         match now.since(began) {
+            since if since < Duration::from_millis(100) => Duration::from_millis(25),
             since if since < Duration::from_secs(1) => Duration::from_millis(50),
             since if since < Duration::from_secs(10) => Duration::from_millis(100),
             _ => Duration::from_millis(500),

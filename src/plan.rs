@@ -221,7 +221,7 @@ fn admit(
         Admission::AtMost(most) if here >= most => return Err((Wait::Cooldown, None)),
         Admission::AtMost(_) | Admission::Open => {}
     }
-    if busy.total >= most || here >= most_each {
+    if busy.total >= most || busy.total + busy.answered >= 2 * most || here >= most_each {
         return Err((Wait::Queue, None));
     }
     // last: a slot is wanted only for what could begin with it
@@ -300,15 +300,20 @@ fn required_first(desired: &Desired, states: &[&ImageState], guard: &DiskGuard, 
 /// Pulls under way, in all and for each registry.
 struct Busy<'a> {
     total: usize,
+    /// Those that are only asked about any more: with what is under way never more than twice what may be, or a slow runtime would
+    /// gather them.
+    answered: usize,
     each: HashMap<&'a RegistryHost, usize>,
 }
 
 impl<'a> Busy<'a> {
     fn count(desired: &'a Desired, states: &[&ImageState]) -> Self {
-        let mut busy = Self { total: 0, each: HashMap::new() };
+        let mut busy = Self { total: 0, answered: 0, each: HashMap::new() };
         for (target, state) in desired.targets.iter().zip(states) {
-            if matches!(state, ImageState::Pulling { .. }) {
+            if state.is_under_way() {
                 busy.add(target.image.registry());
+            } else if matches!(state, ImageState::Pulling { .. }) {
+                busy.answered += 1;
             }
         }
         busy

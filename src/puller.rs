@@ -20,15 +20,22 @@ use crate::{
 /// Pulls a target with the credentials that were found for it; anonymously, once, where there are none.
 ///
 /// The bound counts from here, so time in the queue is not in it. Dropping the future ends the pull in the runtime.
-/// What the runtime brings belongs to the lease, where there is one.
-pub async fn pull(runtime: &Runtime, target: &Target, credentials: &[Credential], lease: Option<&str>) -> Outcome {
+/// What the runtime brings belongs to the lease, where there is one. `answered` is called when the runtime has said that it is
+/// there, before it is asked what came.
+pub async fn pull(
+    runtime: &Runtime,
+    target: &Target,
+    credentials: &[Credential],
+    lease: Option<&str>,
+    answered: impl Fn(),
+) -> Outcome {
     let bound = target.pull_timeout;
     let deadline = Instant::now() + bound;
     let mut failures: Vec<PullError> = Vec::new();
     let tries: Vec<Option<&Credential>> =
         if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };
     for credential in tries {
-        match timeout_at(deadline, try_one(runtime, target, credential, credentials, lease)).await {
+        match timeout_at(deadline, try_one(runtime, target, credential, credentials, lease, &answered)).await {
             Err(_) => return Outcome::Failed(timed_out(bound)),
             Ok(Try::Pulled(stored)) => {
                 let credential =
@@ -61,11 +68,15 @@ async fn try_one(
     credential: Option<&Credential>,
     all: &[Credential],
     lease: Option<&str>,
+    answered: &impl Fn(),
 ) -> Try {
     let namespace = target.pull_secrets.first().and_then(|s| s.namespace.as_deref());
     let auth = credential.map(|c| c.auth.to_cri());
     match runtime.pull(spec_of(target), auth, namespace, lease).await {
-        Ok(image_ref) => Try::Pulled(what_came(runtime, target, &image_ref).await),
+        Ok(image_ref) => {
+            answered();
+            Try::Pulled(what_came(runtime, target, &image_ref).await)
+        }
         // the connection ended under the call: the runtime's end, not the image's
         Err(status) if lost(&status) => Try::Interrupted,
         Err(status) => {

@@ -165,7 +165,7 @@ impl Status {
     pub fn of(stock: &Stock, warmth: Warmth, node: &Arc<str>, now: Moment, wall: SystemTime) -> Self {
         let images: Vec<_> = stock.desired().rows.iter().map(|row| ImageStatus::of(stock, row, now, wall)).collect();
         let targets = 0..stock.desired().targets.len();
-        let pulling = targets.filter(|i| matches!(stock.target(*i).1, ImageState::Pulling { .. })).count();
+        let pulling = targets.filter(|i| stock.target(*i).1.is_under_way()).count();
         Self {
             node: node.clone(),
             warm: warmth.warm,

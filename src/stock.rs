@@ -279,6 +279,18 @@ impl Stock {
         self.event(index, Event::Started, now);
     }
 
+    /// The runtime said that a pull ended well: the next one need not wait until it is known what came.
+    pub fn answered(&mut self, key: &TargetKey, now: Moment) {
+        if let Some(index) = self.find(key) {
+            self.event(index, Event::Answered, now);
+        }
+    }
+
+    /// Pulls that the runtime is at work on.
+    pub fn under_way(&self) -> usize {
+        self.tracked.iter().filter(|tracked| tracked.state.is_under_way()).count()
+    }
+
     /// A pull ended. `random` is from 0 to 1.
     pub fn finished(&mut self, key: &TargetKey, outcome: Outcome, began: Moment, now: Moment, random: f64) {
         let Some(index) = self.find(key) else { return };
@@ -326,7 +338,7 @@ impl Stock {
 
     fn pulling_from(&self, registry: &RegistryHost) -> usize {
         let pulled = |(target, tracked): &(&Target, &Tracked)| {
-            matches!(tracked.state, ImageState::Pulling { .. }) && target.image.registry() == registry
+            tracked.state.is_under_way() && target.image.registry() == registry
         };
         self.desired.targets.iter().zip(&self.tracked).filter(pulled).count()
     }

@@ -71,6 +71,7 @@ fn main() -> ExitCode {
             trial("fake_cri::an_edit_is_spread", Ok(()), |()| spread_edit()),
             trial("fake_cri::the_agent_waits_for_its_runtime", Ok(()), |()| late_runtime()),
             trial("fake_cri::a_second_signal_ends_at_once", Ok(()), |()| edges::second_signal()),
+            trial("fake_cri::what_came_is_asked_beside_the_next_pull", Ok(()), |()| edges::asked_beside()),
             trial("fake_cri::runtime_handler_is_in_every_call", Ok(()), |()| edges::runtime_handler()),
             trial("fake_cri::a_runtime_without_a_list_is_asked_image_by_image", Ok(()), |()| edges::no_list()),
             trial("fake_cri::one_log_line_for_each_change", Ok(()), |()| edges::log_lines()),

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use tokio::sync::mpsc;
+
 use super::progress::Follow;
 use crate::{
     clock::Moment,
@@ -50,12 +52,17 @@ pub(super) struct Attempt {
     pub(super) sources: Sources,
     pub(super) began: Moment,
     pub(super) follow: Follow,
+    /// Hears of the runtime's answer before what came is asked. Where it is full the end alone tells.
+    pub(super) answered: mpsc::Sender<Answered>,
 }
+
+/// The runtime has said that the image of an attempt with this number is there.
+pub(super) type Answered = (TargetKey, u64);
 
 impl Attempt {
     /// Finds the credentials as they are now, then pulls.
     pub(super) async fn make(self) -> Done {
-        let Self { number, runtime, target, sources, began, mut follow } = self;
+        let Self { number, runtime, target, sources, began, mut follow, answered } = self;
         let Fetched { pull_secrets, service_account_secrets, mut problems, seen } =
             sources.named.fetch(&target.pull_secrets, &target.service_accounts).await;
         let request = Request {
@@ -67,8 +74,9 @@ impl Attempt {
         let found = sources.node.lookup(request).await;
         problems.extend(found.problems);
         let lease = follow.lease(&runtime, &target).await;
+        let answered = || drop(answered.try_send((target.key.clone(), number)));
         let outcome = tokio::select! {
-            outcome = puller::pull(&runtime, &target, &found.credentials, lease.as_deref()) => outcome,
+            outcome = puller::pull(&runtime, &target, &found.credentials, lease.as_deref(), answered) => outcome,
             error = follow.stalled() => Outcome::Failed(error),
         };
         let brought = follow.finish(&runtime).await;

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     ReadyWhen, Reporter,
-    attempt::{self, Attempt, Done},
+    attempt::{self, Answered, Attempt, Done},
     budget::NodeBudget,
     cluster::{Cluster, replace_if_new},
     disk::Disk,
@@ -44,6 +44,8 @@ use crate::{
 
 /// Time that ended pulls get to tell the runtime so.
 const FAREWELL: Duration = Duration::from_millis(100);
+/// Answers of the runtime that may wait for the loop's next turn; what finds no room is told by the pull's end.
+const MOST_ANSWERS: usize = 64;
 
 /// What the keeper listens to.
 #[derive(Debug)]
@@ -114,6 +116,9 @@ pub struct Keeper<R> {
     pulls: JoinSet<Done>,
     /// Pulls under way, each with its number.
     pulling: HashMap<TargetKey, (u64, AbortHandle)>,
+    /// The runtime's answers to them, before it is known what came.
+    answers: mpsc::Receiver<Answered>,
+    tell_answer: mpsc::Sender<Answered>,
     /// Pulls begun so far.
     begun: u64,
     progress: Following,
@@ -129,6 +134,7 @@ impl<R: Reporter> Keeper<R> {
     /// With nothing known yet.
     pub fn new(mut settings: Settings, metrics: Metrics, clock: Clock, reporter: R) -> Self {
         let node_name: Arc<str> = settings.node.name.as_str().into();
+        let (tell_answer, answers) = mpsc::channel(MOST_ANSWERS);
         // where each image has one attempt, none waits for another one's registry
         let stock = Stock::new(settings.once.is_none_or(|o| o.retry_until.is_some()));
         Self {
@@ -158,6 +164,8 @@ impl<R: Reporter> Keeper<R> {
             pins: Pins::new(settings.once.is_none()),
             pulls: JoinSet::new(),
             pulling: HashMap::new(),
+            answers,
+            tell_answer,
             begun: 0,
             progress: Following::new(),
             wake: None,
@@ -190,9 +198,10 @@ impl<R: Reporter> Keeper<R> {
                         self.looks.soon();
                     }
                 }
+                Some((key, number)) = self.answers.recv() => self.answered(&key, number),
                 Some(done) = self.pulls.join_next() => self.pulled(done),
                 () = self.parallelism.due() => {
-                    if !self.parallelism.look(self.pulling.len(), self.clock.now()) {
+                    if !self.parallelism.look(self.stock.under_way(), self.clock.now()) {
                         continue;
                     }
                 }
@@ -300,9 +309,17 @@ impl<R: Reporter> Keeper<R> {
         self.begun += 1;
         let sources = self.credentials.clone();
         let follow = self.progress.begin(self.begun, &runtime, &target);
-        let attempt = Attempt { number: self.begun, runtime, target, sources, began: now, follow };
+        let answered = self.tell_answer.clone();
+        let attempt = Attempt { number: self.begun, runtime, target, sources, began: now, follow, answered };
         let handle = self.pulls.spawn(attempt.make());
         self.pulling.insert(key, (self.begun, handle));
+    }
+
+    /// The runtime says that an image is there. What came is asked while the next one is pulled.
+    fn answered(&mut self, key: &TargetKey, number: u64) {
+        if self.pulling.get(key).is_some_and(|(current, _)| *current == number) {
+            self.stock.answered(key, self.clock.now());
+        }
     }
 
     fn pulled(&mut self, done: Result<Done, tokio::task::JoinError>) {

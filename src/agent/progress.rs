@@ -25,10 +25,9 @@ use crate::{
     stock::Stock,
 };
 
-/// How often the runtime is asked.
+/// How often the runtime is asked, and how soon after the beginning of a pull: those that are over by then are never asked about,
+/// because the questions cost more time than they would tell about.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How soon after the beginning of a pull.
-const FIRST: Duration = Duration::from_millis(300);
 /// How soon after an answer that was an error.
 const RETRY: Duration = Duration::from_secs(5);
 /// How much longer than the pull's own bound its lease lasts, for the time in which the runtime is asked a last time.
@@ -81,8 +80,7 @@ impl Follow {
     /// The pull ended: what it brought, under its number, before its lease is let go.
     pub(super) async fn finish(self, runtime: &Runtime) -> Option<Sample> {
         self.leased_at.get()?;
-        let leases = [(self.number, self.lease.to_string())];
-        let sample = timeout(FAREWELL, runtime.sample(&leases, Catalogue::default())).await.ok().and_then(Result::ok);
+        let sample = timeout(FAREWELL, runtime.brought(self.number, &self.lease)).await.ok().and_then(Result::ok);
         // it ends by itself if it cannot be ended now
         let _ = timeout(FAREWELL, runtime.release(&self.lease)).await;
         sample
@@ -149,7 +147,8 @@ impl Following {
             tracked: false,
             stalled: Some(sender),
         };
-        self.next = if self.pulls.is_empty() { Instant::now() + FIRST } else { self.next.min(Instant::now() + FIRST) };
+        self.next =
+            if self.pulls.is_empty() { Instant::now() + INTERVAL } else { self.next.min(Instant::now() + INTERVAL) };
         self.pulls.insert(number, followed);
         follow
     }

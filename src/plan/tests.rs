@@ -224,9 +224,28 @@ fn between_the_marks_one_pull_ends_before_the_next_begins() {
     };
     assert_eq!(planned(74, queued()).actions, [Action::Start(0), Action::Start(1)]);
     assert_eq!(planned(75, queued()).actions, [Action::Start(0), Action::Hold(1, Wait::Disk)]);
-    let pulling = ImageState::Pulling { attempt: 1, started: at(0), failures: None };
+    let pulling = ImageState::Pulling { attempt: 1, started: at(0), failures: None, answered: false };
     let plan = planned(75, pulling);
     assert_eq!((plan.actions, plan.room.one_at_a_time), (vec![Action::Hold(1, Wait::Disk)], true));
+}
+
+#[test]
+fn a_pull_that_was_answered_holds_no_place_but_not_for_ever() {
+    let wanted = desired(
+        "limits: {parallelPulls: 2, parallelPullsPerRegistry: 1}\nimages: [a.io/x:1, b.io/x:1, b.io/y:1, b.io/z:1, a.io/y:1]",
+    );
+    let begins = |states: &str| {
+        let state = |is: char| match is {
+            '-' => queued(),
+            is => ImageState::Pulling { attempt: 1, started: at(0), failures: None, answered: is == 'a' },
+        };
+        let states: Vec<_> = states.chars().map(state).collect();
+        planned(&wanted, &states, &Cooldowns::default(), 0).actions.contains(&Action::Start(4))
+    };
+    assert!(!begins("pp---"), "two are under way");
+    assert!(!begins("pa---"), "one is, from its registry");
+    assert!(begins("aap--"), "its registry is free, and so is a place");
+    assert!(!begins("aaaa-"), "the runtime owes an answer to twice as many as may be pulled at once");
 }
 
 #[test]

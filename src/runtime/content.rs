@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::timeout;
 use tonic::{Code, Request, Status};
 
@@ -28,6 +29,8 @@ use crate::{
 pub(super) const NAMESPACE: &str = "k8s.io";
 /// Bound of one call: all of them read from a local database.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Questions about blobs that are under way at once.
+const MOST_AT_ONCE: usize = 8;
 /// Rounds of questions of one sample: index, manifest, what it names.
 const MOST_ROUNDS: usize = 4;
 
@@ -90,6 +93,30 @@ impl Runtime {
             }
         }
         sample.catalogue.retain(&sample.leases);
+        Ok(sample)
+    }
+
+    /// What a pull that has ended brought, under its number: as little is asked as its bytes can be counted by, because the node may be
+    /// busy with the next pulls.
+    pub async fn brought(&self, number: u64, lease: &str) -> Result<Sample, Status> {
+        let mut sample = Sample::default();
+        let Some(leased) = self.leased(lease).await? else { return Ok(sample) };
+        // one that ended well leaves none
+        if !leased.ingests.is_empty() {
+            sample.ingests = self.ingests(&[]).await?;
+        }
+        let asked = leased.blobs.iter().cloned().map(|digest| async move {
+            let blob = self.blob(&digest).await?;
+            Ok::<_, Status>(blob.map(|blob| (digest, blob)))
+        });
+        let mut blobs = stream::iter(asked).buffer_unordered(MOST_AT_ONCE);
+        while let Some(blob) = blobs.try_next().await? {
+            if let Some((digest, blob)) = blob {
+                sample.catalogue.learn_stored(digest, blob);
+            }
+        }
+        drop(blobs);
+        sample.leases.insert(number, leased);
         Ok(sample)
     }
 

@@ -27,6 +27,8 @@ enum Happening {
     Collect(u8),
     /// One of the pulls under way ends well, or badly with a class.
     Finish(u8, Option<u8>),
+    /// The runtime says of one of them that its image is there.
+    Answer(u8),
     /// Time passes.
     Pass(u16),
     /// So many percent of the disk are used.
@@ -43,6 +45,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         4 => Just(Happening::Look),
         1 => (0u8..12).prop_map(Happening::Collect),
         6 => (any::<u8>(), proptest::option::of(any::<u8>())).prop_map(|(which, class)| Happening::Finish(which, class)),
+        3 => any::<u8>().prop_map(Happening::Answer),
         3 => (0u16..400).prop_map(Happening::Pass),
         1 => (0u8..=100).prop_map(Happening::Disk),
         1 => any::<bool>().prop_map(Happening::Pressure),
@@ -68,6 +71,8 @@ struct World {
     pressure: bool,
     store: BTreeSet<String>,
     pulls: BTreeMap<String, (TargetKey, Moment)>,
+    /// Those of which the runtime has said that they are there.
+    answered: BTreeSet<String>,
 }
 
 impl World {
@@ -80,6 +85,7 @@ impl World {
             pressure: false,
             store: BTreeSet::new(),
             pulls: BTreeMap::new(),
+            answered: BTreeSet::new(),
         }
     }
 
@@ -110,6 +116,7 @@ impl World {
                 let desired = Desired::merge(&[list], &NodeFacts::default());
                 for unwanted in self.stock.apply(desired, self.now) {
                     self.pulls.remove(&*unwanted.canonical).expect("only what is pulled is ended");
+                    self.answered.remove(&*unwanted.canonical);
                 }
                 self.look();
             }
@@ -121,6 +128,14 @@ impl World {
                 };
                 self.finish(&image, class.map(|c| ErrorClass::ALL[usize::from(c) % ErrorClass::ALL.len()]));
             }
+            Happening::Answer(which) => {
+                let Some((image, (key, _))) = self.pulls.iter().nth(usize::from(which) % self.pulls.len().max(1))
+                else {
+                    return;
+                };
+                self.answered.insert(image.clone());
+                self.stock.answered(key, self.now);
+            }
             Happening::Pass(seconds) => self.now = self.now + Duration::from_secs(u64::from(seconds)),
             Happening::Disk(percent) => self.disk = percent,
             Happening::Pressure(pressure) => {
@@ -130,6 +145,7 @@ impl World {
             Happening::RuntimeGone => {
                 self.linked = false;
                 self.stock.runtime_gone();
+                self.answered.clear();
                 for (key, began) in std::mem::take(&mut self.pulls).into_values() {
                     self.stock.finished(&key, Outcome::Interrupted, began, self.now, 0.5);
                 }
@@ -144,6 +160,7 @@ impl World {
 
     fn finish(&mut self, image: &str, class: Option<ErrorClass>) {
         let (key, began) = self.pulls.remove(image).unwrap();
+        self.answered.remove(image);
         let outcome = match class {
             None => {
                 self.store.insert(image.to_owned());
@@ -196,9 +213,12 @@ impl World {
                 "{image} is pulled twice at once"
             );
         }
-        prop_assert!(self.pulls.len() <= 3, "{} pulls at once", self.pulls.len());
+        let under_way: Vec<_> = self.pulls.keys().filter(|image| !self.answered.contains(*image)).collect();
+        prop_assert_eq!(self.stock.under_way(), under_way.len());
+        prop_assert!(under_way.len() <= 3, "{} pulls at once", under_way.len());
+        prop_assert!(self.pulls.len() <= 6, "{} are under way or asked about", self.pulls.len());
         for registry in 0..3 {
-            let here = self.pulls.keys().filter(|i| i.starts_with(&format!("r{registry}."))).count();
+            let here = under_way.iter().filter(|i| i.starts_with(&format!("r{registry}."))).count();
             prop_assert!(here <= 2, "{here} pulls at once from registry {registry}");
         }
         Ok(())

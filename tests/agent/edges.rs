@@ -12,7 +12,7 @@ use super::{
     support::{
         agent::{Agent, AgentOptions},
         fake_cri::{FakeCri, Offer},
-        journal::Method,
+        journal::{Call, Method},
         script::Rule,
     },
 };
@@ -214,6 +214,27 @@ pub(super) async fn no_list() -> Result<()> {
     fake.journal().wait_until(PATIENCE, |j| j.of(Method::PullImage).count() == 2).await?;
     agent.until_warm(PATIENCE).await?;
     ensure!(fake.journal().calls(Method::PullImage).iter().all(|call| call.image == missing));
+    Ok(())
+}
+
+/// Pulls one after the other, in a runtime that takes its time to say what it has.
+pub(super) async fn asked_beside() -> Result<()> {
+    let fake = FakeCri::start()?;
+    let images: Vec<String> = (0..3).map(|n| format!("registry.example.com/{n}:1")).collect();
+    fake.script().add(Rule::delay(Method::ImageStatus, Duration::from_secs(2)));
+    let text = format!("limits: {{parallelPulls: 1}}\n{}", list(&images));
+    let agent = agent(&fake.socket(), &text)?;
+    let status = agent.until_warm(PATIENCE).await?;
+    fake.journal().read(|j| {
+        let (pulls, asked): (Vec<_>, Vec<_>) = (j.of(Method::PullImage).collect(), j.of(Method::ImageStatus).collect());
+        ensure!(j.most_pulling() == 1 && pulls.len() == images.len(), "{pulls:?}");
+        ensure!(pulls[1].started < asked[0].started + Duration::from_secs(2), "the next pull waits for what came");
+        // it waits when more is asked about than may be pulled at once
+        let end = |call: &Call| call.ended.as_ref().map(|(end, _)| *end);
+        ensure!(end(asked[0]).is_some_and(|end| end <= pulls[2].started), "{pulls:?} {asked:?}");
+        Ok(())
+    })?;
+    ensure!(status["images"].as_array().is_some_and(|rows| rows.iter().all(|row| row["state"] == "Present")));
     Ok(())
 }
 
