@@ -35,7 +35,7 @@ use prepull::{
     stock::{Observation, Stock, stored_of},
 };
 use prost::Message as _;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 /// What is done with an input.
 pub(crate) type Target = fn(&[u8]);
@@ -67,16 +67,12 @@ fn told(message: &str) {
     assert!(message.len() < MOST_TOLD, "{} bytes are told", message.len());
 }
 
-/// Nothing of a login but its user name.
-fn no_secret(debug: &str, auth: &Auth) {
-    let secrets = [Some(&auth.password), auth.identity_token.as_ref(), auth.registry_token.as_ref()];
-    for secret in secrets.into_iter().flatten().map(ExposeSecret::expose_secret) {
-        // short ones may stand there by chance, and a user name may be its own password
-        assert!(
-            secret.len() < 8 || auth.username.contains(secret) || !debug.contains(secret),
-            "{debug} has {secret:?}"
-        );
-    }
+/// Nothing of a login but its user name is told: it reads as one with the same name and other secrets. A search for the secret would
+/// find one that is a word of the text itself.
+fn no_secret(auth: &Auth) {
+    let other =
+        Auth { username: auth.username.clone(), password: "other".into(), identity_token: None, registry_token: None };
+    assert_eq!(format!("{auth:?}"), format!("{other:?}"), "what is told of a login depends on its secrets");
 }
 
 /// An image name, its parts, and what is asked of registry and runtime with it.
@@ -137,7 +133,7 @@ pub(crate) fn docker_config(data: &[u8]) {
         match docker_config::decode(data, format) {
             Ok(config) => {
                 for entry in &config.entries {
-                    no_secret(&format!("{:?}", entry.auth), &entry.auth);
+                    no_secret(&entry.auth);
                 }
                 config.problems.iter().for_each(|problem| told(problem));
             }
@@ -163,7 +159,7 @@ pub(crate) fn secret_manifest(data: &[u8]) {
     for secret in secrets {
         told(&secret.origin());
         match secret.docker_config() {
-            Ok(config) => config.entries.iter().for_each(|entry| no_secret(&format!("{:?}", entry.auth), &entry.auth)),
+            Ok(config) => config.entries.iter().for_each(|entry| no_secret(&entry.auth)),
             Err(wrong) => told(&wrong.to_string()),
         }
     }
@@ -186,7 +182,7 @@ pub(crate) fn plugin_answer(data: &[u8]) {
     for version in protocol::ApiVersion::ALL {
         match protocol::response(version, data) {
             Ok(answer) => answer.auth.iter().for_each(|(key, auth)| {
-                no_secret(&format!("{auth:?}"), auth);
+                no_secret(auth);
                 let _ = Key::normalise(key);
             }),
             Err(wrong) => told(&wrong.to_string()),
@@ -210,11 +206,11 @@ pub(crate) fn error_text(data: &[u8]) {
     // the fuzzer decides where the secret stands: its mark is replaced by it
     let text = text.replace('\u{1}', SECRET);
     let image = ImageRef::parse("registry.example.com/team/app:v1").expect("a name");
-    for code in 0..17 {
-        let error = PullError::from_runtime(&image, Code::from_number(code), &text, &[SECRET]);
-        told(&error.message);
-        assert!(!error.message.contains(SECRET), "{} has the secret", error.message);
-    }
+    // one code for each text, or most of the time goes into cleaning the same text again
+    let code = i32::try_from(text.len() % 17).expect("a code of gRPC");
+    let error = PullError::from_runtime(&image, Code::from_number(code), &text, &[SECRET]);
+    told(&error.message);
+    assert!(!error.message.contains(SECRET), "{} has the secret", error.message);
     let once = error_text::one_line(&text);
     told(&once);
     assert!(!error_text::clean(&text, &[SECRET]).contains(SECRET));
