@@ -35,15 +35,17 @@ pub async fn pull(
     let tries: Vec<Option<&Credential>> =
         if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };
     for credential in tries {
-        match timeout_at(deadline, try_one(runtime, target, credential, credentials, lease, &answered)).await {
-            Err(_) => return Outcome::Failed(timed_out(bound)),
-            Ok(Try::Pulled(stored)) => {
+        match try_one(runtime, target, credential, credentials, lease, deadline).await {
+            Try::TimedOut => return Outcome::Failed(timed_out(bound)),
+            Try::Pulled(image_ref) => {
+                answered();
+                let stored = what_came(runtime, target, &image_ref).await;
                 let credential =
                     credential.map(|c| UsedCredential { source: c.source, origin: Arc::from(c.origin.as_str()) });
                 return Outcome::Pulled { stored, credential };
             }
-            Ok(Try::Interrupted) => return Outcome::Interrupted,
-            Ok(Try::Failed(error)) => {
+            Try::Interrupted => return Outcome::Interrupted,
+            Try::Failed(error) => {
                 let more = error.class.is_refusal();
                 failures.push(error);
                 if !more {
@@ -56,9 +58,11 @@ pub async fn pull(
 }
 
 enum Try {
-    Pulled(Stored),
+    /// What the runtime calls it.
+    Pulled(String),
     Failed(PullError),
     Interrupted,
+    TimedOut,
 }
 
 /// One try. No error shows anything of any of the credentials: a server may remember what it was sent before.
@@ -68,18 +72,16 @@ async fn try_one(
     credential: Option<&Credential>,
     all: &[Credential],
     lease: Option<&str>,
-    answered: &impl Fn(),
+    deadline: Instant,
 ) -> Try {
     let namespace = target.pull_secrets.first().and_then(|s| s.namespace.as_deref());
     let auth = credential.map(|c| c.auth.to_cri());
-    match runtime.pull(spec_of(target), auth, namespace, lease).await {
-        Ok(image_ref) => {
-            answered();
-            Try::Pulled(what_came(runtime, target, &image_ref).await)
-        }
+    match timeout_at(deadline, runtime.pull(spec_of(target), auth, namespace, lease)).await {
+        Err(_) => Try::TimedOut,
+        Ok(Ok(image_ref)) => Try::Pulled(image_ref),
         // the connection ended under the call: the runtime's end, not the image's
-        Err(status) if lost(&status) => Try::Interrupted,
-        Err(status) => {
+        Ok(Err(status)) if lost(&status) => Try::Interrupted,
+        Ok(Err(status)) => {
             let secrets: Vec<_> = all.iter().flat_map(|c| secrets_of(&c.auth)).collect();
             let secrets: Vec<&str> = secrets.iter().map(|secret| secret.as_str()).collect();
             let code = Code::from_number(status.code().into());
@@ -96,7 +98,8 @@ fn lost(status: &Status) -> bool {
         && matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled)
 }
 
-/// Size and digest of what was pulled. The pull succeeded, so an answer that does not say more is no failure.
+/// Size and digest of what was pulled. The pull succeeded, so an answer that does not say more, or comes after the pull's bound, is no
+/// failure.
 async fn what_came(runtime: &Runtime, target: &Target, image_ref: &str) -> Stored {
     match runtime.stored(target).await {
         Ok(Some(stored)) => stored,

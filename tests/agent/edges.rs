@@ -217,12 +217,12 @@ pub(super) async fn no_list() -> Result<()> {
     Ok(())
 }
 
-/// Pulls one after the other, in a runtime that takes its time to say what it has.
+/// Pulls one after the other, in a runtime that takes longer to say what it has than a pull may take.
 pub(super) async fn asked_beside() -> Result<()> {
     let fake = FakeCri::start()?;
     let images: Vec<String> = (0..3).map(|n| format!("registry.example.com/{n}:1")).collect();
     fake.script().add(Rule::delay(Method::ImageStatus, Duration::from_secs(2)));
-    let text = format!("limits: {{parallelPulls: 1}}\n{}", list(&images));
+    let text = format!("limits: {{parallelPulls: 1, pullTimeout: 1s}}\n{}", list(&images));
     let agent = agent(&fake.socket(), &text)?;
     let status = agent.until_warm(PATIENCE).await?;
     fake.journal().read(|j| {
