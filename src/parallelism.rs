@@ -95,8 +95,8 @@ impl Parallelism {
     }
 
     /// How long after this moment the next look is due, while images wait for their turn. The first looks are frequent:
-    /// they decide how long a far registry is used by too few pulls. More frequent ones would see less than a tick of the
-    /// kernel's counters.
+    /// they decide how long a far registry is used by too few pulls. More frequent ones would see next to
+    /// nothing in the kernel's counters.
     pub fn until_next_look(&mut self, now: Moment) -> Duration {
         let began = *self.began.get_or_insert(now);
         match now.since(began) {

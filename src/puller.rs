@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use zeroize::Zeroizing;
 
@@ -17,9 +17,12 @@ use crate::{
     stock::Outcome,
 };
 
+/// How long the runtime is asked what a pull brought; the next look at the store asks again.
+const MOST_ASKED: Duration = Duration::from_secs(10);
+
 /// Pulls a target with the credentials that were found for it; anonymously, once, where there are none.
 ///
-/// The bound counts from here, so time in the queue is not in it. Dropping the future ends the pull in the runtime.
+/// The bound counts from here, so time in the queue is not in it, and holds for the runtime's pull alone. Dropping the future ends the pull in the runtime.
 /// What the runtime brings belongs to the lease, where there is one. `answered` is called when the runtime has said that it is
 /// there, before it is asked what came.
 pub async fn pull(
@@ -101,9 +104,11 @@ fn lost(status: &Status) -> bool {
 /// Size and digest of what was pulled. The pull succeeded, so an answer that does not say more, or comes after the pull's bound, is no
 /// failure.
 async fn what_came(runtime: &Runtime, target: &Target, image_ref: &str) -> Stored {
-    match runtime.stored(target).await {
-        Ok(Some(stored)) => stored,
-        Ok(None) | Err(_) => Stored { digest: error_text::one_line(image_ref).into(), size: 0, pinned: false },
+    match timeout(MOST_ASKED, runtime.stored(target)).await {
+        Ok(Ok(Some(stored))) => stored,
+        Ok(Ok(None) | Err(_)) | Err(_) => {
+            Stored { digest: error_text::one_line(image_ref).into(), size: 0, pinned: false }
+        }
     }
 }
 

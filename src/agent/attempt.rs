@@ -1,6 +1,13 @@
 //! One attempt to pull one image, and what it told about its credentials.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::sync::mpsc;
 
@@ -74,12 +81,21 @@ impl Attempt {
         let found = sources.node.lookup(request).await;
         problems.extend(found.problems);
         let lease = follow.lease(&runtime, &target).await;
-        let answered = || drop(answered.try_send((target.key.clone(), number)));
+        let is_there = AtomicBool::new(false);
+        let answered = || {
+            is_there.store(true, Ordering::Relaxed);
+            drop(answered.try_send((target.key.clone(), number)));
+        };
+        // what has come cannot stand still any more
+        let stalled = async {
+            let error = follow.stalled().await;
+            if is_there.load(Ordering::Relaxed) { pending().await } else { error }
+        };
         let outcome = tokio::select! {
             outcome = puller::pull(&runtime, &target, &found.credentials, lease.as_deref(), answered) => outcome,
-            error = follow.stalled() => Outcome::Failed(error),
+            error = stalled => Outcome::Failed(error),
         };
-        let brought = follow.finish(&runtime).await;
+        let brought = follow.finish(&runtime, matches!(outcome, Outcome::Pulled { .. })).await;
         let bytes_came =
             brought.iter().flat_map(|sample| sample.leases.values()).any(|leased| !leased.blobs.is_empty());
         let outcome = match outcome {

@@ -318,6 +318,7 @@ impl<R: Reporter> Keeper<R> {
     /// The runtime says that an image is there. What came is asked while the next one is pulled.
     fn answered(&mut self, key: &TargetKey, number: u64) {
         if self.pulling.get(key).is_some_and(|(current, _)| *current == number) {
+            self.parallelism.moved();
             self.stock.answered(key, self.clock.now());
         }
     }

@@ -71,7 +71,10 @@ impl Watch {
         let processors = Processors::now();
         if let (Some(new), Some((old, then))) = (processors, self.last) {
             let share = |of: fn(&Processors) -> u64| new.share_since(&old, of, at - then);
-            self.parallelism.looked(Sight { pulling, idle: share(|p| p.idle), disks: share(|p| p.disks) });
+            // of a short time on one processor a single tick would be nearly half
+            let waited = new.disks.saturating_sub(old.disks) > 1;
+            let disks = if waited { share(|p| p.disks) } else { 0.0 };
+            self.parallelism.looked(Sight { pulling, idle: share(|p| p.idle), disks });
         }
         self.last = processors.map(|processors| (processors, at));
         self.changed(before)

@@ -25,8 +25,8 @@ use crate::{
     stock::Stock,
 };
 
-/// How often the runtime is asked, and how soon after the beginning of a pull: those that are over by then are never asked about,
-/// because the questions cost more time than they would tell about.
+/// How often the runtime is asked, and how soon after the beginning of a pull: those that are over by then are hardly ever asked
+/// about, because the questions cost more time than they would tell about.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How soon after an answer that was an error.
 const RETRY: Duration = Duration::from_secs(5);
@@ -78,9 +78,9 @@ impl Follow {
     }
 
     /// The pull ended: what it brought, under its number, before its lease is let go.
-    pub(super) async fn finish(self, runtime: &Runtime) -> Option<Sample> {
+    pub(super) async fn finish(self, runtime: &Runtime, well: bool) -> Option<Sample> {
         self.leased_at.get()?;
-        let sample = timeout(FAREWELL, runtime.brought(self.number, &self.lease)).await.ok().and_then(Result::ok);
+        let sample = timeout(FAREWELL, runtime.brought(self.number, &self.lease, well)).await.ok().and_then(Result::ok);
         // it ends by itself if it cannot be ended now
         let _ = timeout(FAREWELL, runtime.release(&self.lease)).await;
         sample

@@ -78,6 +78,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Held(Wait::Queue)),
         Just(Event::Held(Wait::Cooldown)),
         Just(Event::Started),
+        Just(Event::Answered),
         Just(Event::Pulled { stored: stored("sha256:1"), credential: None }),
         Just(failed(at(7))),
         Just(Event::Interrupted),

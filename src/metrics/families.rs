@@ -124,8 +124,12 @@ pub const PULLED_BYTES: Family = Family {
     labels: &[REGISTRY],
 };
 /// `pulls_in_flight`.
-pub const PULLS_IN_FLIGHT: Family =
-    Family { name: "pulls_in_flight", kind: Kind::Gauge, help: "Pulls under way on this node.", labels: NONE };
+pub const PULLS_IN_FLIGHT: Family = Family {
+    name: "pulls_in_flight",
+    kind: Kind::Gauge,
+    help: "Pulls that the runtime of this node is at work on.",
+    labels: NONE,
+};
 /// `pulls_waiting`.
 pub const PULLS_WAITING: Family = Family {
     name: "pulls_waiting",

@@ -98,13 +98,11 @@ impl Runtime {
 
     /// What a pull that has ended brought, under its number: as little is asked as its bytes can be counted by, because the node may be
     /// busy with the next pulls.
-    pub async fn brought(&self, number: u64, lease: &str) -> Result<Sample, Status> {
-        let mut sample = Sample::default();
+    pub async fn brought(&self, number: u64, lease: &str, ended_well: bool) -> Result<Sample, Status> {
+        // one that ended well leaves no ingests; otherwise they come first, as in a sample
+        let ingests = if ended_well { HashMap::new() } else { self.ingests(&[]).await? };
+        let mut sample = Sample { ingests, ..Sample::default() };
         let Some(leased) = self.leased(lease).await? else { return Ok(sample) };
-        // one that ended well leaves none
-        if !leased.ingests.is_empty() {
-            sample.ingests = self.ingests(&[]).await?;
-        }
         let asked = leased.blobs.iter().cloned().map(|digest| async move {
             let blob = self.blob(&digest).await?;
             Ok::<_, Status>(blob.map(|blob| (digest, blob)))
