@@ -22,16 +22,15 @@ const MOST_ASKED: Duration = Duration::from_secs(10);
 
 /// Pulls a target with the credentials that were found for it; anonymously, once, where there are none.
 ///
-/// The bound counts from here, so time in the queue is not in it, and holds for the runtime's pull alone. Dropping the future ends the pull in the runtime.
-/// What the runtime brings belongs to the lease, where there is one. `answered` is called when the runtime has said that it is
-/// there, before it is asked what came.
+/// The bound counts from here, so time in the queue is not in it. Dropping the future ends the pull in the runtime.
+/// What the runtime brings belongs to the lease, where there is one. A pull that did not end well is an outcome; one that did
+/// becomes one by [`what_came`].
 pub async fn pull(
     runtime: &Runtime,
     target: &Target,
     credentials: &[Credential],
     lease: Option<&str>,
-    answered: impl Fn(),
-) -> Outcome {
+) -> Result<Pulled, Outcome> {
     let bound = target.pull_timeout;
     let deadline = Instant::now() + bound;
     let mut failures: Vec<PullError> = Vec::new();
@@ -39,15 +38,13 @@ pub async fn pull(
         if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };
     for credential in tries {
         match try_one(runtime, target, credential, credentials, lease, deadline).await {
-            Try::TimedOut => return Outcome::Failed(timed_out(bound)),
+            Try::TimedOut => return Err(Outcome::Failed(timed_out(bound))),
             Try::Pulled(image_ref) => {
-                answered();
-                let stored = what_came(runtime, target, &image_ref).await;
                 let credential =
                     credential.map(|c| UsedCredential { source: c.source, origin: Arc::from(c.origin.as_str()) });
-                return Outcome::Pulled { stored, credential };
+                return Ok(Pulled { image_ref, credential });
             }
-            Try::Interrupted => return Outcome::Interrupted,
+            Try::Interrupted => return Err(Outcome::Interrupted),
             Try::Failed(error) => {
                 let more = error.class.is_refusal();
                 failures.push(error);
@@ -57,7 +54,14 @@ pub async fn pull(
             }
         }
     }
-    Outcome::Failed(together(failures))
+    Err(Outcome::Failed(together(failures)))
+}
+
+/// A pull that the runtime says ended well.
+pub struct Pulled {
+    /// What the runtime calls the image.
+    image_ref: String,
+    credential: Option<UsedCredential>,
 }
 
 enum Try {
@@ -101,15 +105,16 @@ fn lost(status: &Status) -> bool {
         && matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled)
 }
 
-/// Size and digest of what was pulled. The pull succeeded, so an answer that does not say more, or comes after the pull's bound, is no
-/// failure.
-async fn what_came(runtime: &Runtime, target: &Target, image_ref: &str) -> Stored {
-    match timeout(MOST_ASKED, runtime.stored(target)).await {
+/// Asks for size and digest of what was pulled. The pull succeeded, so an answer that does not say more, or comes too late, is
+/// no failure.
+pub async fn what_came(runtime: &Runtime, target: &Target, pulled: Pulled) -> Outcome {
+    let stored = match timeout(MOST_ASKED, runtime.stored(target)).await {
         Ok(Ok(Some(stored))) => stored,
         Ok(Ok(None) | Err(_)) | Err(_) => {
-            Stored { digest: error_text::one_line(image_ref).into(), size: 0, pinned: false }
+            Stored { digest: error_text::one_line(&pulled.image_ref).into(), size: 0, pinned: false }
         }
-    }
+    };
+    Outcome::Pulled { stored, credential: pulled.credential }
 }
 
 /// Texts that a registry could echo. User and password together are what basic authentication encodes.

@@ -164,8 +164,6 @@ impl Status {
     /// Takes a snapshot of a stock.
     pub fn of(stock: &Stock, warmth: Warmth, node: &Arc<str>, now: Moment, wall: SystemTime) -> Self {
         let images: Vec<_> = stock.desired().rows.iter().map(|row| ImageStatus::of(stock, row, now, wall)).collect();
-        let targets = 0..stock.desired().targets.len();
-        let pulling = targets.filter(|i| stock.target(*i).1.is_under_way()).count();
         Self {
             node: node.clone(),
             warm: warmth.warm,
@@ -173,7 +171,7 @@ impl Status {
             required: (warmth.present, warmth.required),
             image_fs_used_ratio: stock.image_fs().map(Usage::ratio),
             images,
-            pulls_in_flight: i64::try_from(pulling).unwrap_or(i64::MAX),
+            pulls_in_flight: i64::try_from(stock.under_way()).unwrap_or(i64::MAX),
             cooldowns: stock.cooldowns().remaining(now).map(|(r, left)| (r.to_string(), left)).collect(),
             ..Self::default()
         }

@@ -1,13 +1,6 @@
 //! One attempt to pull one image, and what it told about its credentials.
 
-use std::{
-    collections::HashMap,
-    future::pending,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::mpsc;
 
@@ -81,19 +74,17 @@ impl Attempt {
         let found = sources.node.lookup(request).await;
         problems.extend(found.problems);
         let lease = follow.lease(&runtime, &target).await;
-        let is_there = AtomicBool::new(false);
-        let answered = || {
-            is_there.store(true, Ordering::Relaxed);
-            drop(answered.try_send((target.key.clone(), number)));
+        let pulled = tokio::select! {
+            pulled = puller::pull(&runtime, &target, &found.credentials, lease.as_deref()) => pulled,
+            error = follow.stalled() => Err(Outcome::Failed(error)),
         };
-        // what has come cannot stand still any more
-        let stalled = async {
-            let error = follow.stalled().await;
-            if is_there.load(Ordering::Relaxed) { pending().await } else { error }
-        };
-        let outcome = tokio::select! {
-            outcome = puller::pull(&runtime, &target, &found.credentials, lease.as_deref(), answered) => outcome,
-            error = stalled => Outcome::Failed(error),
+        let outcome = match pulled {
+            Ok(pulled) => {
+                // a full queue loses nothing: the end tells it as well
+                let _ = answered.try_send((target.key.clone(), number));
+                puller::what_came(&runtime, &target, pulled).await
+            }
+            Err(outcome) => outcome,
         };
         let brought = follow.finish(&runtime, matches!(outcome, Outcome::Pulled { .. })).await;
         let bytes_came =

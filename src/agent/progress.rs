@@ -147,8 +147,8 @@ impl Following {
             tracked: false,
             stalled: Some(sender),
         };
-        self.next =
-            if self.pulls.is_empty() { Instant::now() + INTERVAL } else { self.next.min(Instant::now() + INTERVAL) };
+        let first = Instant::now() + INTERVAL;
+        self.next = if self.pulls.is_empty() { first } else { self.next.min(first) };
         self.pulls.insert(number, followed);
         follow
     }

@@ -107,13 +107,10 @@ impl Runtime {
             let blob = self.blob(&digest).await?;
             Ok::<_, Status>(blob.map(|blob| (digest, blob)))
         });
-        let mut blobs = stream::iter(asked).buffer_unordered(MOST_AT_ONCE);
-        while let Some(blob) = blobs.try_next().await? {
-            if let Some((digest, blob)) = blob {
-                sample.catalogue.learn_stored(digest, blob);
-            }
+        let blobs: Vec<_> = stream::iter(asked).buffer_unordered(MOST_AT_ONCE).try_collect().await?;
+        for (digest, blob) in blobs.into_iter().flatten() {
+            sample.catalogue.learn_stored(digest, blob);
         }
-        drop(blobs);
         sample.leases.insert(number, leased);
         Ok(sample)
     }
