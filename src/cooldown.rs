@@ -1,10 +1,10 @@
 //! Registries that are left alone for a while, by all images of the node.
 //!
 //! A registry that limits requests or does not answer gets no new pull until its cool-down ends; then one pull tries,
-//! and the others follow when it succeeds: each success lets one more run at once. What limited requests is asked by
-//! half as many at once as before for a while. One download that broke off is held against the network alone, because a
-//! registry that sent bytes was there: the registry is left alone when the next pull after it fails as well. Pure: time and
-//! randomness are arguments.
+//! and the others follow when it succeeds: each success lets one more run at once. Where requests were limited that is
+//! one more every few seconds, because what a registry limits is how many come in a time, and small images end many a
+//! second. One download that broke off is held against the network alone, because a registry that sent bytes was there:
+//! the registry is left alone when the next pull after it fails as well. Pure: time and randomness are arguments.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,6 +20,10 @@ const REGISTRY: Backoff = Backoff { initial: Duration::from_secs(10), max: Durat
 /// A registry that lets so many pulls run at once is as well as any other.
 const WELL: usize = 16;
 
+/// Between one more pull at once and the next at a registry that limited requests: what is pulled in that time shows
+/// whether it bears them.
+const STEP: Duration = Duration::from_secs(5);
+
 /// One registry's cool-down, and how it opens again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cooling {
@@ -27,10 +31,12 @@ struct Cooling {
     until: Moment,
     /// Pulls that may run at once when it has ended.
     open: usize,
-    /// Above so many, one success is not enough for one more, but as many as run at once.
-    careful_from: usize,
-    /// Successes since `open` rose last.
-    successes: usize,
+    /// When it was opened so far.
+    opened: Moment,
+    /// Whether it limited requests.
+    limited: bool,
+    /// Whether a pull has found it well since.
+    answered: bool,
 }
 
 /// A pull that found the registry limiting or unavailable.
@@ -38,8 +44,6 @@ struct Cooling {
 pub struct Refused {
     /// When it began.
     pub began: Moment,
-    /// Pulls from the registry that were under way when it failed, itself included.
-    pub at_once: usize,
     /// Whether the registry limits requests.
     pub limited: bool,
     /// Whether bytes had come.
@@ -72,32 +76,28 @@ impl Cooldowns {
             return;
         }
         // one that had begun to open again fails for the first time again
-        let in_a_row = before.filter(|b| b.open == 1).map(|b| b.failures);
+        let in_a_row = before.filter(|b| b.open == 1 && !b.answered).map(|b| b.failures);
         let failures = REGISTRY.failed(in_a_row, now);
         if before.is_none() && refused.moved && !refused.limited {
             // remembered until a pull that begins after it tells more
-            let noted = Cooling { failures, until: now, open: WELL, careful_from: WELL, successes: 0 };
+            let noted = Cooling { failures, until: now, open: WELL, opened: now, limited: false, answered: false };
             self.registries.insert(registry.clone(), noted);
             return;
         }
         let until = REGISTRY.until(failures, random);
-        let careful_from = match before {
-            _ if refused.limited => (refused.at_once / 2).max(1),
-            Some(before) => before.careful_from,
-            None => WELL,
-        };
-        let cooling = Cooling { failures, until, open: 1, careful_from, successes: 0 };
+        let limited = refused.limited || before.is_some_and(|b| b.limited);
+        let cooling = Cooling { failures, until, open: 1, opened: until, limited, answered: false };
         self.registries.insert(registry.clone(), cooling);
     }
 
-    /// The registry answered well, to a pull that began at `began`. One that was under way when the cool-down began
+    /// The registry answered well, now, to a pull that began at `began`. One that was under way when the cool-down began
     /// tells nothing about it: what limits manifests lets layers through.
-    pub fn succeeded(&mut self, registry: &RegistryHost, began: Moment) {
+    pub fn succeeded(&mut self, registry: &RegistryHost, began: Moment, now: Moment) {
         let Some(cooling) = self.registries.get_mut(registry).filter(|c| began >= c.failures.last) else { return };
-        cooling.successes += 1;
-        if cooling.open < cooling.careful_from || cooling.successes >= cooling.open {
+        cooling.answered = true;
+        if !cooling.limited || now.since(cooling.opened) >= STEP {
             cooling.open += 1;
-            cooling.successes = 0;
+            cooling.opened = now;
         }
         if cooling.open >= WELL {
             self.registries.remove(registry);
@@ -116,7 +116,7 @@ impl Cooldowns {
 
     /// Seconds that each registry has left of its cool-down; those that no pull has found well since are told too.
     pub fn remaining(&self, now: Moment) -> impl Iterator<Item = (&RegistryHost, Duration)> {
-        let left_alone = self.registries.iter().filter(|(_, cooling)| cooling.open == 1);
+        let left_alone = self.registries.iter().filter(|(_, cooling)| cooling.open == 1 && !cooling.answered);
         left_alone.map(move |(registry, cooling)| (registry, cooling.until.since(now)))
     }
 
@@ -135,8 +135,12 @@ mod tests {
         Moment::after_start(Duration::from_secs(seconds))
     }
 
-    fn refused(began: u64, at_once: usize) -> Refused {
-        Refused { began: at(began), at_once, limited: true, moved: false }
+    fn refused(began: u64) -> Refused {
+        Refused { began: at(began), limited: false, moved: false }
+    }
+
+    fn limiting(began: u64) -> Refused {
+        Refused { limited: true, ..refused(began) }
     }
 
     #[test]
@@ -144,25 +148,25 @@ mod tests {
         let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
         let mut all = Cooldowns::default();
         assert_eq!(all.admission(&registry, at(0)), Admission::Open);
-        all.failed(&registry, refused(0, 2), at(1), 0.0);
-        all.failed(&registry, refused(0, 1), at(2), 0.0);
+        all.failed(&registry, refused(0), at(1), 0.0);
+        all.failed(&registry, refused(0), at(2), 0.0);
         assert_eq!(all.admission(&registry, at(3)), Admission::Closed(at(11)), "pulls under way count once");
         assert_eq!(all.admission(&registry, at(11)), Admission::AtMost(1));
-        all.failed(&registry, refused(11, 1), at(12), 0.0);
+        all.failed(&registry, refused(11), at(12), 0.0);
         assert_eq!(all.admission(&registry, at(13)), Admission::Closed(at(32)), "the delay doubles");
-        all.succeeded(&registry, at(11));
+        all.succeeded(&registry, at(11), at(13));
         assert_eq!(all.admission(&registry, at(13)), Admission::Closed(at(32)), "an older pull's end tells nothing");
-        all.succeeded(&registry, at(32));
+        all.succeeded(&registry, at(32), at(33));
         assert_eq!(all.admission(&registry, at(33)), Admission::AtMost(2));
         assert_eq!(all.remaining(at(33)).count(), 0, "it is no longer left alone");
-        all.failed(&registry, refused(33, 2), at(34), 0.0);
+        all.failed(&registry, refused(33), at(34), 0.0);
         assert_eq!(all.admission(&registry, at(35)), Admission::Closed(at(44)), "the first failure since it was well");
     }
 
     #[test]
     fn one_download_that_broke_off_closes_nothing_and_the_next_failure_does() {
         let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
-        let broken = |began| Refused { limited: false, moved: true, ..refused(began, 8) };
+        let broken = |began| Refused { limited: false, moved: true, ..refused(began) };
         let mut all = Cooldowns::default();
         all.failed(&registry, broken(0), at(5), 0.0);
         assert_eq!(all.admission(&registry, at(5)), Admission::Open, "as open as before");
@@ -170,7 +174,7 @@ mod tests {
         assert_eq!(all.admission(&registry, at(6)), Admission::Open, "what broke with it counts once");
         assert_eq!(all.remaining(at(6)).count(), 0);
         let mut well = all.clone();
-        well.succeeded(&registry, at(6));
+        well.succeeded(&registry, at(6), at(7));
         well.failed(&registry, broken(7), at(8), 0.0);
         assert_eq!(well.admission(&registry, at(8)), Admission::Open, "a success in between: the first again");
         all.failed(&registry, broken(6), at(9), 0.0);
@@ -180,21 +184,39 @@ mod tests {
         assert_eq!(limiting.admission(&registry, at(2)), Admission::Closed(at(11)), "a limit is no broken network");
     }
 
-    fn open_after(at_once: usize, limited: bool, successes: usize) -> Admission {
+    /// How a registry opens after a cool-down until second 11: pulls end well so often a second from then on.
+    fn opens(refused: Refused, seconds: u64, a_second: u64) -> Vec<Admission> {
         let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
         let mut all = Cooldowns::default();
-        all.failed(&registry, Refused { limited, ..refused(0, at_once) }, at(1), 0.0);
-        (0..successes).for_each(|_| all.succeeded(&registry, at(11)));
-        all.admission(&registry, at(12))
+        all.failed(&registry, refused, at(1), 0.0);
+        let second = |second| {
+            (0..a_second).for_each(|_| all.succeeded(&registry, at(11), at(second)));
+            all.admission(&registry, at(second))
+        };
+        (12..12 + seconds).map(second).collect()
     }
 
     #[test]
-    fn what_limits_requests_is_asked_by_half_as_many_for_a_while() {
-        let limited: Vec<_> = (1..=8).map(|n| open_after(8, true, n)).collect();
-        let at_most = [2, 3, 4, 4, 4, 4, 5, 5].map(Admission::AtMost);
-        assert_eq!(limited, at_most, "quickly to half of what was too many, then one for each round");
-        assert_eq!(open_after(8, false, 8), Admission::AtMost(9), "one that was away is as well as before");
-        assert_eq!(open_after(8, false, 15), Admission::Open);
-        assert_eq!(open_after(8, true, 1000), Admission::Open, "nothing is held against it for ever");
+    fn what_limits_requests_opens_by_one_more_every_few_seconds_however_many_succeed() {
+        let slowly = [1, 1, 1, 1, 2, 2, 2, 2, 2, 3].map(Admission::AtMost);
+        assert_eq!(opens(limiting(0), 10, 1), slowly);
+        assert_eq!(opens(limiting(0), 10, 20), slowly);
+        assert_eq!(opens(limiting(0), 75, 1)[74], Admission::Open, "nothing is held against it for ever");
+        let quickly = [2, 3, 4].map(Admission::AtMost);
+        assert_eq!(opens(refused(0), 3, 1), quickly, "one that was away is as well as before");
+        assert_eq!(opens(refused(0), 1, 15), [Admission::Open]);
+    }
+
+    #[test]
+    fn what_limits_again_while_it_opens_waits_no_longer_than_at_first() {
+        let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
+        let mut all = Cooldowns::default();
+        all.failed(&registry, limiting(0), at(1), 0.0);
+        all.succeeded(&registry, at(11), at(12));
+        assert_eq!(all.remaining(at(12)).count(), 0, "it is no longer left alone");
+        all.failed(&registry, limiting(12), at(13), 0.0);
+        assert_eq!(all.admission(&registry, at(14)), Admission::Closed(at(23)));
+        all.failed(&registry, limiting(23), at(24), 0.0);
+        assert_eq!(all.admission(&registry, at(25)), Admission::Closed(at(44)), "without a success it doubles");
     }
 }

@@ -18,7 +18,6 @@ use crate::{
     desired::{Desired, RowKind, Target, TargetKey},
     disk_guard::DiskGuard,
     error_class::{ErrorClass, PullError},
-    image_ref::RegistryHost,
     image_state::{Event, ImageState, Stored, UsedCredential, Wait, step},
     list::Parallel,
     plan::{self, Action, Auto, Gates, Plan, Room},
@@ -303,7 +302,7 @@ impl Stock {
         }
         match outcome {
             Outcome::Pulled { stored, credential } => {
-                self.cooldowns.succeeded(&registry, began);
+                self.cooldowns.succeeded(&registry, began, now);
                 self.tracked[index].interrupted = 0;
                 self.tracked[index].stored = Some(stored.clone());
                 self.tracked[index].stored_at = now;
@@ -311,15 +310,11 @@ impl Stock {
             }
             Outcome::Failed(error) => {
                 if error.class.cools_registry_down() && !self.no_cool_down {
-                    let refused = Refused {
-                        began,
-                        at_once: self.pulling_from(&registry),
-                        limited: error.class == ErrorClass::RateLimited,
-                        moved: error.broke_off,
-                    };
+                    let refused =
+                        Refused { began, limited: error.class == ErrorClass::RateLimited, moved: error.broke_off };
                     self.cooldowns.failed(&registry, refused, now, random);
                 } else if error.class.is_registrys_answer() {
-                    self.cooldowns.succeeded(&registry, began);
+                    self.cooldowns.succeeded(&registry, began, now);
                 }
                 let before = match &self.tracked[index].state {
                     ImageState::Pulling { failures, .. } => *failures,
@@ -334,13 +329,6 @@ impl Stock {
             }
             Outcome::Interrupted => self.event(index, Event::Interrupted, now),
         }
-    }
-
-    fn pulling_from(&self, registry: &RegistryHost) -> usize {
-        let pulled = |(target, tracked): &(&Target, &Tracked)| {
-            tracked.state.is_under_way() && target.image.registry() == registry
-        };
-        self.desired.targets.iter().zip(&self.tracked).filter(pulled).count()
     }
 
     /// An interruption is nobody's failure, once. A runtime that ends under the same image again and again may be ended

@@ -95,7 +95,7 @@ fn a_slot_is_wanted_only_for_what_could_begin() {
     assert!(!planned(&none, Admission::Closed, Some(at(20)), 5).wants_slot);
     let mut cooling = Cooldowns::default();
     for target in &wanted.targets {
-        let refused = Refused { began: at(0), at_once: 1, limited: true, moved: false };
+        let refused = Refused { began: at(0), limited: true, moved: false };
         cooling.failed(target.image.registry(), refused, at(0), 0.0);
     }
     assert!(!planned(&cooling, Admission::Closed, None, 5).wants_slot);
@@ -106,7 +106,7 @@ fn a_slot_is_wanted_only_for_what_could_begin() {
 fn a_cooling_registry_lets_nothing_begin_and_then_one() {
     let wanted = desired("images: [a.io/x:1, a.io/y:1, b.io/z:1]");
     let mut cooldowns = Cooldowns::default();
-    let refused = Refused { began: at(0), at_once: 1, limited: true, moved: false };
+    let refused = Refused { began: at(0), limited: true, moved: false };
     cooldowns.failed(wanted.targets[0].image.registry(), refused, at(0), 0.0);
     let states = vec![queued(); 3];
     let closed = planned(&wanted, &states, &cooldowns, 1);
