@@ -45,6 +45,7 @@ pub struct Metrics {
     pulls: IntCounterVec,
     pull_duration: HistogramVec,
     pulled_bytes: IntCounterVec,
+    downloads_resumed: IntCounterVec,
     pulls_in_flight: IntGauge,
     pulls_waiting: IntGaugeVec,
     registry_cooldown: GaugeVec,
@@ -73,6 +74,7 @@ impl Metrics {
             pulls: make.counters(&families::PULLS)?,
             pull_duration: make.histograms(&families::PULL_DURATION)?,
             pulled_bytes: make.counters(&families::PULLED_BYTES)?,
+            downloads_resumed: make.counters(&families::DOWNLOADS_RESUMED)?,
             pulls_in_flight: make.int_gauge(&families::PULLS_IN_FLIGHT)?,
             pulls_waiting: make.int_gauges(&families::PULLS_WAITING)?,
             registry_cooldown: make.gauges(&families::REGISTRY_COOLDOWN)?,
@@ -126,6 +128,12 @@ impl Metrics {
     pub fn downloaded(&mut self, registry: &RegistryHost, bytes: u64) {
         let registry = self.label(registry);
         self.pulled_bytes.with_label_values(&[&registry]).inc_by(bytes);
+    }
+
+    /// So many downloads from a registry broke off and went on.
+    pub fn resumed(&mut self, registry: &RegistryHost, times: u64) {
+        let registry = self.label(registry);
+        self.downloads_resumed.with_label_values(&[&registry]).inc_by(times);
     }
 
     /// One source was asked for credentials.
@@ -217,6 +225,7 @@ impl Metrics {
             }
             drop(self.pull_duration.with_label_values(&[label]));
             self.pulled_bytes.with_label_values(&[label]).reset();
+            self.downloads_resumed.with_label_values(&[label]).reset();
             self.registry_cooldown.with_label_values(&[label]).set(0.0);
         }
         label.to_owned()

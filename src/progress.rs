@@ -62,6 +62,17 @@ pub struct Sample {
     pub counted: HashSet<Digest>,
 }
 
+impl Sample {
+    /// Bytes that the lease of a pull holds, whoever brought them.
+    pub fn held(&self, number: u64) -> u64 {
+        let Some(leased) = self.leases.get(&number) else { return 0 };
+        let complete = leased.blobs.iter().filter_map(|digest| Some(self.catalogue.stored(digest)?.size));
+        let on_their_way =
+            leased.ingests.difference(&leased.blobs).filter_map(|digest| Some(self.ingests.get(digest)?.offset));
+        complete.chain(on_their_way).fold(0, u64::saturating_add)
+    }
+}
+
 /// What a pull does at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {

@@ -41,6 +41,8 @@ pub(super) struct Done {
     pub(super) seen: Vec<Seen>,
     /// What it brought, as the runtime's content store says; none where it does not.
     pub(super) brought: Option<Sample>,
+    /// How often a download that broke off went on.
+    pub(super) resumed: u64,
 }
 
 /// One attempt at one image.
@@ -74,8 +76,9 @@ impl Attempt {
         let found = sources.node.lookup(request).await;
         problems.extend(found.problems);
         let lease = follow.lease(&runtime, &target).await;
+        let mut resumed = 0;
         let pulled = tokio::select! {
-            pulled = puller::pull(&runtime, &target, &found.credentials, lease.as_deref()) => pulled,
+            pulled = puller::pull(&runtime, &target, &found.credentials, lease.as_deref(), &mut resumed) => pulled,
             error = follow.stalled() => Err(Outcome::Failed(error)),
         };
         let outcome = match pulled {
@@ -93,7 +96,7 @@ impl Attempt {
             Outcome::Failed(error) if bytes_came => Outcome::Failed(error.after_bytes()),
             outcome => outcome,
         };
-        Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen, brought }
+        Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen, brought, resumed }
     }
 }
 

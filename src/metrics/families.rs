@@ -123,6 +123,13 @@ pub const PULLED_BYTES: Family = Family {
     help: "Bytes that came from a registry, each layer once; where the runtime does not tell, the sizes in its store of the images that came.",
     labels: &[REGISTRY],
 };
+/// `downloads_resumed_total`.
+pub const DOWNLOADS_RESUMED: Family = Family {
+    name: "downloads_resumed_total",
+    kind: Kind::Counter,
+    help: "Downloads that broke off and went on from where they were, without a back-off: no failed pull tells of them.",
+    labels: &[REGISTRY],
+};
 /// `pulls_in_flight`.
 pub const PULLS_IN_FLIGHT: Family = Family {
     name: "pulls_in_flight",
@@ -233,7 +240,7 @@ pub const BUILD_INFO: Family = Family {
 };
 
 /// Every family, in the order of docs/metrics.md.
-pub const ALL: [&Family; 20] = [
+pub const ALL: [&Family; 21] = [
     &NODE_WARM,
     &TIME_TO_WARM,
     &IMAGES,
@@ -242,6 +249,7 @@ pub const ALL: [&Family; 20] = [
     &PULLS,
     &PULL_DURATION,
     &PULLED_BYTES,
+    &DOWNLOADS_RESUMED,
     &PULLS_IN_FLIGHT,
     &PULLS_WAITING,
     &REGISTRY_COOLDOWN,

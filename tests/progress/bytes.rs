@@ -19,7 +19,7 @@ use super::{
 };
 
 /// As it stands in names.
-const HOST: &str = "registry.test";
+pub(super) const HOST: &str = "registry.test";
 
 /// A registry behind a line that is as slow as a test wants, and a runtime that reaches it so.
 pub(super) struct Stage {

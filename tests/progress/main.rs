@@ -1,6 +1,7 @@
 //! How far pulls are, pulls that stand still, and what happens to images behind the agent's back: on real runtimes.
 #![allow(clippy::print_stdout, reason = "what was measured is for people to read")]
 
+mod broken;
 mod bytes;
 mod events;
 mod stall;
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
         on_every_containerd("two_tags_of_one_repository_are_told_apart", bytes::told_apart),
         on_every_containerd("no_lease_is_left_behind", bytes::no_lease_left),
         on_every_containerd("pull_tells_how_far_it_is", bytes::pull_tells),
+        on_every_containerd("a_broken_download_goes_on_from_where_it_was", broken::resumed),
+        on_every_containerd("a_download_that_gets_nowhere_waits_for_its_back_off", broken::given_up),
         on_every_containerd("a_frozen_download_is_stalled", stall::frozen),
         on_every_containerd("a_registry_that_never_answers_is_stalled", stall::silent),
         on_every_containerd("a_long_unpack_is_not_stalled", stall::long_unpack),

@@ -1,0 +1,75 @@
+//! A download that breaks off goes on from where it was; one that gets nowhere waits for its back-off.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tokio::time::{sleep, timeout};
+
+use super::{
+    PATIENCE, agent,
+    bytes::{HOST, Stage, random},
+    support::{containerd::Containerd, parts::ContainerdPart},
+};
+
+/// Of each image here.
+const MIB: usize = 12;
+
+/// All connections are reset in the middle, twice.
+pub(super) async fn resumed(part: ContainerdPart) -> Result<()> {
+    let stage = Stage::set(Containerd::start(&part, &[]).await?).await?;
+    let image = stage.push("team/app:1", &[random(1, MIB)?]).await?;
+    stage.line.change(|line| line.bytes_per_second = Some(3 << 20));
+    let agent = agent(&stage.containerd.socket(), &format!("images: ['{image}']\n"))?;
+    for megabytes in [3, 7] {
+        agent
+            .until(PATIENCE, "it moves", |status| {
+                status["images"][0]["downloadedBytes"].as_u64().is_some_and(|bytes| bytes > megabytes << 20)
+            })
+            .await?;
+        stage.line.reset();
+    }
+    agent.until_warm(PATIENCE).await?;
+    let of = async |name: &str| agent.metric(&format!("{name}{{registry=\"{HOST}\"}}")).await;
+    let (resumed, counted) = (of("prepull_downloads_resumed_total").await?, of("prepull_pulled_bytes_total").await?);
+    // what passed the line: what the registry had written into its socket by then never left it
+    let sent = stage.line.traffic().down as f64;
+    println!("{}: went on {resumed} times; counted {counted} bytes, {sent} came over the line", part.name());
+    ensure!(resumed > 1.0 && resumed < 3.0, "{resumed}\n{}", agent.log());
+    let size = (MIB << 20) as f64;
+    // what was between registry and runtime at a reset comes again, and counts once
+    ensure!(sent < size * 1.5, "{sent} bytes came over the line for {size}");
+    ensure!((0.99..=1.01).contains(&(counted / size)), "{counted} of {size}");
+    let (_, page) = agent.get("/metrics").await?;
+    let ends: Vec<_> =
+        page.lines().filter(|line| line.starts_with("prepull_pulls_total{") && !line.ends_with(" 0")).collect();
+    ensure!(ends.len() == 1 && ends[0].contains("success") && ends[0].ends_with(" 1"), "{ends:?}");
+    ensure!(agent.log().matches("it goes on from there").count() == 2, "{}", agent.log());
+    Ok(())
+}
+
+/// Connections are reset again and again before much has come.
+pub(super) async fn given_up(part: ContainerdPart) -> Result<()> {
+    let stage = Stage::set(Containerd::start(&part, &[]).await?).await?;
+    let image = stage.push("team/app:1", &[random(1, MIB)?]).await?;
+    stage.line.change(|line| line.bytes_per_second = Some(1 << 20));
+    let agent = agent(&stage.containerd.socket(), &format!("images: ['{image}']\n"))?;
+    let resetting = async {
+        loop {
+            sleep(Duration::from_millis(300)).await;
+            stage.line.reset();
+        }
+    };
+    let failed = tokio::select! {
+        failed = agent.until_image(PATIENCE, &image, "BackOff") => failed?,
+        () = resetting => anyhow::bail!("nobody ends the resets"),
+    };
+    ensure!(failed["class"] == "RegistryUnavailable" && failed["attempt"] == 1, "{failed:#}");
+    let resumed = agent.metric(&format!("prepull_downloads_resumed_total{{registry=\"{HOST}\"}}")).await?;
+    ensure!(resumed < 1.0, "{resumed}\n{}", agent.log());
+    // the back-off is the kubelet's: for ten seconds nobody asks the registry
+    let before = stage.line.traffic().connections;
+    let asked = stage.line.wait_until(Duration::from_secs(8), |traffic| traffic.connections > before).await;
+    ensure!(asked.is_err(), "the registry was asked in the back-off");
+    timeout(PATIENCE, agent.until_warm(PATIENCE)).await??;
+    Ok(())
+}
