@@ -39,6 +39,18 @@ struct Cooling {
     answered: bool,
 }
 
+impl Cooling {
+    /// Whether one download broke off and nothing else is known.
+    fn is_noted(&self) -> bool {
+        self.open == WELL
+    }
+
+    /// Whether the last failure is so long ago that it says nothing any more, as with images.
+    fn is_forgotten(&self, now: Moment) -> bool {
+        now.since(self.failures.last) > REGISTRY.max * 2
+    }
+}
+
 /// A pull that found the registry limiting or unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
@@ -69,11 +81,16 @@ pub struct Cooldowns {
 
 impl Cooldowns {
     /// A pull found the registry limiting or unavailable. Pulls that were under way when the cool-down began tell
-    /// nothing new.
+    /// nothing new of whether it is well.
     pub fn failed(&mut self, registry: &RegistryHost, refused: Refused, now: Moment, random: f64) {
-        let before = self.registries.get(registry).copied();
-        if before.is_some_and(|b| refused.began < b.failures.last) {
-            return;
+        let before = self.registries.get(registry).copied().filter(|b| !b.is_forgotten(now));
+        if let Some(before) = before.filter(|b| refused.began < b.failures.last) {
+            // but that it limits requests, where the first of them met something else
+            if !(refused.limited && before.is_noted()) {
+                let known = self.registries.get_mut(registry);
+                known.into_iter().for_each(|known| known.limited |= refused.limited);
+                return;
+            }
         }
         // one that had begun to open again fails for the first time again
         let in_a_row = before.filter(|b| b.open == 1 && !b.answered).map(|b| b.failures);
@@ -95,6 +112,9 @@ impl Cooldowns {
     pub fn succeeded(&mut self, registry: &RegistryHost, began: Moment, now: Moment) {
         let Some(cooling) = self.registries.get_mut(registry).filter(|c| began >= c.failures.last) else { return };
         cooling.answered = true;
+        if cooling.is_forgotten(now) {
+            cooling.open = WELL;
+        }
         if !cooling.limited || now.since(cooling.opened) >= STEP {
             cooling.open += 1;
             cooling.opened = now;
@@ -109,7 +129,7 @@ impl Cooldowns {
         match self.registries.get(registry) {
             None => Admission::Open,
             Some(cooling) if now < cooling.until => Admission::Closed(cooling.until),
-            Some(cooling) if cooling.open >= WELL => Admission::Open,
+            Some(cooling) if cooling.is_noted() || cooling.is_forgotten(now) => Admission::Open,
             Some(cooling) => Admission::AtMost(cooling.open),
         }
     }
@@ -189,11 +209,11 @@ mod tests {
         let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
         let mut all = Cooldowns::default();
         all.failed(&registry, refused, at(1), 0.0);
-        let second = |second| {
+        let look = |second| {
             (0..a_second).for_each(|_| all.succeeded(&registry, at(11), at(second)));
             all.admission(&registry, at(second))
         };
-        (12..12 + seconds).map(second).collect()
+        (12..12 + seconds).map(look).collect()
     }
 
     #[test]
@@ -205,6 +225,37 @@ mod tests {
         let quickly = [2, 3, 4].map(Admission::AtMost);
         assert_eq!(opens(refused(0), 3, 1), quickly, "one that was away is as well as before");
         assert_eq!(opens(refused(0), 1, 15), [Admission::Open]);
+    }
+
+    #[test]
+    fn the_first_failure_of_several_does_not_hide_that_requests_were_limited() {
+        let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
+        let slowly = |first: Refused| {
+            let mut all = Cooldowns::default();
+            all.failed(&registry, first, at(1), 0.0);
+            all.failed(&registry, limiting(0), at(2), 0.0);
+            let closed = all.admission(&registry, at(3));
+            (20..23).for_each(|second| all.succeeded(&registry, at(20), at(second)));
+            (closed, all.admission(&registry, at(23)))
+        };
+        assert_eq!(slowly(refused(0)), (Admission::Closed(at(11)), Admission::AtMost(2)));
+        let broken = Refused { moved: true, ..refused(0) };
+        assert_eq!(slowly(broken), (Admission::Closed(at(12)), Admission::AtMost(2)), "what was noted only is closed");
+    }
+
+    #[test]
+    fn ten_quiet_minutes_are_enough() {
+        let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
+        let mut all = Cooldowns::default();
+        all.failed(&registry, limiting(0), at(1), 0.0);
+        all.succeeded(&registry, at(11), at(12));
+        assert_eq!(all.admission(&registry, at(601)), Admission::AtMost(1));
+        assert_eq!(all.admission(&registry, at(602)), Admission::Open);
+        let mut again = all.clone();
+        again.failed(&registry, limiting(602), at(603), 0.0);
+        assert_eq!(again.admission(&registry, at(604)), Admission::Closed(at(613)), "a first failure again");
+        all.succeeded(&registry, at(602), at(603));
+        assert!(all.registries.is_empty());
     }
 
     #[test]

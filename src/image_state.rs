@@ -219,6 +219,11 @@ pub enum Event {
     },
     /// The runtime went away, and the pull with it: nobody's failure.
     Interrupted,
+    /// Its download broke off, and goes on from where it was.
+    BrokeOff {
+        /// Why.
+        error: PullError,
+    },
 }
 
 /// Moves a state. Whether a change is told to people follows from comparing the names of before and after.
@@ -235,7 +240,8 @@ pub fn step(state: ImageState, event: Event, now: Moment) -> ImageState {
             | Event::Answered
             | Event::Pulled { .. }
             | Event::Failed { .. }
-            | Event::Interrupted,
+            | Event::Interrupted
+            | Event::BrokeOff { .. },
         ) => fixed,
 
         // a running pull decides by its own end
@@ -324,13 +330,14 @@ pub fn step(state: ImageState, event: Event, now: Moment) -> ImageState {
         (ImageState::Pulling { failures, .. }, Event::Interrupted) => {
             ImageState::Pending { why: Wait::Runtime, since: now, failures }
         }
+        (ImageState::Pulling { failures, .. }, Event::BrokeOff { .. }) => waiting(failures, now),
         // a pull that was given up before its end came has nothing to say any more
         (
             other @ (ImageState::Pending { .. }
             | ImageState::Present { .. }
             | ImageState::BackOff { .. }
             | ImageState::Missing { .. }),
-            Event::Failed { .. } | Event::Interrupted | Event::Answered,
+            Event::Failed { .. } | Event::Interrupted | Event::BrokeOff { .. } | Event::Answered,
         ) => other,
     }
 }

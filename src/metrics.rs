@@ -111,11 +111,12 @@ impl Metrics {
         self.label(registry);
     }
 
-    /// One attempt ended.
+    /// One attempt ended, or its download broke off and goes on.
     pub fn pulled(&mut self, registry: &RegistryHost, outcome: &Outcome, took: Duration) {
         let registry = self.label(registry);
         let registry = registry.as_str();
         let (result, class) = match outcome {
+            Outcome::BrokeOff(_) => return self.downloads_resumed.with_label_values(&[registry]).inc(),
             Outcome::Pulled { .. } => ("success", ""),
             Outcome::Failed(error) => ("failure", error.class.as_str()),
             Outcome::Interrupted => ("failure", ErrorClass::RuntimeUnavailable.as_str()),
@@ -128,12 +129,6 @@ impl Metrics {
     pub fn downloaded(&mut self, registry: &RegistryHost, bytes: u64) {
         let registry = self.label(registry);
         self.pulled_bytes.with_label_values(&[&registry]).inc_by(bytes);
-    }
-
-    /// So many downloads from a registry broke off and went on.
-    pub fn resumed(&mut self, registry: &RegistryHost, times: u64) {
-        let registry = self.label(registry);
-        self.downloads_resumed.with_label_values(&[&registry]).inc_by(times);
     }
 
     /// One source was asked for credentials.

@@ -63,14 +63,34 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Bytes that the lease of a pull holds, whoever brought them.
+    /// Bytes that the lease of a pull holds, complete or on their way, whoever brought them.
     pub fn held(&self, number: u64) -> u64 {
         let Some(leased) = self.leases.get(&number) else { return 0 };
         let complete = leased.blobs.iter().filter_map(|digest| Some(self.catalogue.stored(digest)?.size));
-        let on_their_way =
-            leased.ingests.difference(&leased.blobs).filter_map(|digest| Some(self.ingests.get(digest)?.offset));
+        let on_their_way = leased.ingests.iter().filter_map(|digest| Some(self.ingests.get(digest)?.offset));
         complete.chain(on_their_way).fold(0, u64::saturating_add)
     }
+
+    /// Bytes that came while a pull ran whose lease was made at that time of the runtime's clock. `before` is what the pull
+    /// held that it goes on from; without one, of an ingest that an earlier attempt began nothing counts.
+    pub fn gained(&self, number: u64, leased_at: RuntimeTime, before: Option<u64>) -> u64 {
+        match (before, self.leases.get(&number)) {
+            (Some(before), _) => self.held(number).saturating_sub(before),
+            (None, Some(leased)) => Ledger::default().count(leased, self, leased_at),
+            (None, None) => 0,
+        }
+    }
+}
+
+/// Least bytes for which a download that broke off goes on at once: one of the pieces that containerd writes.
+const WORTH: u64 = 1 << 20;
+/// And this part of what it holds by then, because containerd reads all of a layer's bytes again that are there already.
+const WORTH_PART: u64 = 16;
+
+/// Whether a download that broke off goes on at once from where it was, instead of waiting for its back-off as a kubelet
+/// lets it: when it came on by enough in the pull that broke.
+pub fn goes_on(gained: u64, held: u64) -> bool {
+    gained >= WORTH.max(held / WORTH_PART)
 }
 
 /// What a pull does at this moment.
@@ -188,6 +208,11 @@ impl Tracker {
         } else {
             *self = Self { leases_hold: self.leases_hold, ..Self::default() };
         }
+    }
+
+    /// A pull ended, and another one goes on from where it was: what was counted of its bytes is remembered.
+    pub fn suspend(&mut self, number: u64) {
+        self.pulls.remove(&number);
     }
 
     /// Whether nothing is followed.

@@ -1,9 +1,9 @@
-//! One attempt to pull one image: each credential in turn, a download that broke off from where it was, within a bound.
+//! One attempt to pull one image: each credential in turn, within a bound.
 
 use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret as _;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use zeroize::Zeroizing;
 
@@ -19,42 +19,25 @@ use crate::{
 
 /// How long the runtime is asked what a pull brought; the next look at the store asks again.
 const MOST_ASKED: Duration = Duration::from_secs(10);
-/// A download that broke off goes on when it had brought so many bytes since it was begun or last went on. Less than a chunk of the
-/// runtime's writes is not worth another try: then the image waits for its back-off.
-const WORTH: u64 = 1 << 20;
-/// How soon it goes on. What ended many connections at once, such as a load balancer that was replaced, needs a moment.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Pulls a target with the credentials that were found for it; anonymously, once, where there are none.
 ///
 /// The bound counts from here, so time in the queue is not in it. Dropping the future ends the pull in the runtime.
-/// What the runtime brings belongs to the lease, where there is one; then a download that breaks off after a MiB or more goes on at
-/// once from where it was, each time that more came, and is counted in `resumed`. The kubelet waits for its back-off instead.
-/// A pull that did not end well is an outcome; one that did becomes one by [`what_came`].
+/// What the runtime brings belongs to the lease, where there is one. A pull that did not end well is an outcome; one that did
+/// becomes one by [`what_came`].
 pub async fn pull(
     runtime: &Runtime,
     target: &Target,
     credentials: &[Credential],
     lease: Option<&str>,
-    resumed: &mut u64,
 ) -> Result<Pulled, Outcome> {
     let bound = target.pull_timeout;
     let deadline = Instant::now() + bound;
     let mut failures: Vec<PullError> = Vec::new();
     let tries: Vec<Option<&Credential>> =
         if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };
-    let mut held = 0;
     for credential in tries {
-        let tried = loop {
-            let tried = try_one(runtime, target, credential, credentials, lease, deadline).await;
-            let Try::Failed(error) = &tried else { break tried };
-            let Some(holds) = more_came(runtime, lease, held, error).await else { break tried };
-            tracing::info!(image = target.image.written(), bytes = holds, %error, "the download broke off; it goes on from there");
-            *resumed += 1;
-            held = holds;
-            sleep(PAUSE).await;
-        };
-        match tried {
+        match try_one(runtime, target, credential, credentials, lease, deadline).await {
             Try::TimedOut => return Err(Outcome::Failed(timed_out(bound))),
             Try::Pulled(image_ref) => {
                 let credential =
@@ -112,15 +95,6 @@ async fn try_one(
             Try::Failed(PullError::from_runtime(&target.image, code, status.message(), &secrets))
         }
     }
-}
-
-/// How much a lease holds, where a download broke off that had brought enough to go on.
-async fn more_came(runtime: &Runtime, lease: Option<&str>, held: u64, error: &PullError) -> Option<u64> {
-    if !error.clone().after_bytes().broke_off {
-        return None;
-    }
-    let holds = timeout(MOST_ASKED, runtime.held(lease?)).await.ok()?.ok()?;
-    (holds >= held.saturating_add(WORTH)).then_some(holds)
 }
 
 /// Whether a call failed because its connection ended. A server's own `Unavailable` comes with headers from it; what

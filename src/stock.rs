@@ -51,6 +51,8 @@ pub struct Transition {
     pub to: ImageState,
     /// Whether this is only what the first look at the store found, and no change on the node.
     pub first_look: bool,
+    /// What a download broke off by that goes on.
+    pub broke_off: Option<PullError>,
 }
 
 /// A finished attempt.
@@ -67,6 +69,8 @@ pub enum Outcome {
     Failed(PullError),
     /// The connection to the runtime ended.
     Interrupted,
+    /// Its download broke off when enough had come to go on from there.
+    BrokeOff(PullError),
 }
 
 /// The stock of a node.
@@ -298,7 +302,7 @@ impl Stock {
         match &outcome {
             Outcome::Pulled { .. } => self.guard.pulled(key),
             Outcome::Failed(error) if error.class == ErrorClass::NoSpace => self.guard.refused(key, now),
-            Outcome::Failed(_) | Outcome::Interrupted => self.guard.ended(key),
+            Outcome::Failed(_) | Outcome::Interrupted | Outcome::BrokeOff(_) => self.guard.ended(key),
         }
         match outcome {
             Outcome::Pulled { stored, credential } => {
@@ -328,6 +332,13 @@ impl Stock {
                 }
             }
             Outcome::Interrupted => self.event(index, Event::Interrupted, now),
+            // a registry that sent so much was there
+            Outcome::BrokeOff(error) => {
+                self.event(index, Event::BrokeOff { error }, now);
+                if self.tracked[index].forgiven {
+                    self.forgive(index, now);
+                }
+            }
         }
     }
 
@@ -337,7 +348,7 @@ impl Stock {
         let tracked = &mut self.tracked[index];
         match outcome {
             Outcome::Interrupted => tracked.interrupted = tracked.interrupted.saturating_add(1),
-            Outcome::Pulled { .. } | Outcome::Failed(_) => tracked.interrupted = 0,
+            Outcome::Pulled { .. } | Outcome::Failed(_) | Outcome::BrokeOff(_) => tracked.interrupted = 0,
         }
         if outcome == Outcome::Interrupted && tracked.interrupted >= MOST_INTERRUPTIONS {
             let text = format!(
@@ -396,6 +407,7 @@ impl Stock {
     }
 
     fn event(&mut self, index: usize, event: Event, now: Moment) {
+        let broke_off = if let Event::BrokeOff { error } = &event { Some(error.clone()) } else { None };
         let tracked = &mut self.tracked[index];
         let before = std::mem::replace(&mut tracked.state, ImageState::NotForThisNode);
         let (from, first_look) =
@@ -408,6 +420,7 @@ impl Stock {
                 from,
                 to: to.clone(),
                 first_look: first_look && !matches!(to, ImageState::Pulling { .. }),
+                broke_off,
             });
         }
     }

@@ -41,8 +41,6 @@ pub(super) struct Done {
     pub(super) seen: Vec<Seen>,
     /// What it brought, as the runtime's content store says; none where it does not.
     pub(super) brought: Option<Sample>,
-    /// How often a download that broke off went on.
-    pub(super) resumed: u64,
 }
 
 /// One attempt at one image.
@@ -76,9 +74,8 @@ impl Attempt {
         let found = sources.node.lookup(request).await;
         problems.extend(found.problems);
         let lease = follow.lease(&runtime, &target).await;
-        let mut resumed = 0;
         let pulled = tokio::select! {
-            pulled = puller::pull(&runtime, &target, &found.credentials, lease.as_deref(), &mut resumed) => pulled,
+            pulled = puller::pull(&runtime, &target, &found.credentials, lease.as_deref()) => pulled,
             error = follow.stalled() => Err(Outcome::Failed(error)),
         };
         let outcome = match pulled {
@@ -90,13 +87,7 @@ impl Attempt {
             Err(outcome) => outcome,
         };
         let brought = follow.finish(&runtime, matches!(outcome, Outcome::Pulled { .. })).await;
-        let bytes_came =
-            brought.iter().flat_map(|sample| sample.leases.values()).any(|leased| !leased.blobs.is_empty());
-        let outcome = match outcome {
-            Outcome::Failed(error) if bytes_came => Outcome::Failed(error.after_bytes()),
-            outcome => outcome,
-        };
-        Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen, brought, resumed }
+        Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen, brought }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     looks::Looks,
     parallelism::Watch,
     pins::Pins,
-    progress::{Counted, Following},
+    progress::{Counted, Ended, Following},
     rotation::Rotation,
     sources::{SourceNames, Sources},
     store_events::Listening,
@@ -325,9 +325,9 @@ impl<R: Reporter> Keeper<R> {
 
     fn pulled(&mut self, done: Result<Done, tokio::task::JoinError>) {
         // a pull that was ended by this keeper has nothing to tell
-        let Ok(Done { number, key, began, outcome, lookups, problems, seen, brought, resumed }) = done else { return };
+        let Ok(Done { number, key, began, outcome, lookups, problems, seen, brought }) = done else { return };
         let now = self.clock.now();
-        let counted = self.progress.end(number, brought.as_ref(), now);
+        let Ended { counted, outcome } = self.progress.end(number, outcome, brought.as_ref(), now);
         // one that had ended when its entry went away must not be taken for the pull of an entry that came back
         if self.pulling.get(&key).is_none_or(|(current, _)| *current != number) {
             return;
@@ -341,7 +341,6 @@ impl<R: Reporter> Keeper<R> {
             let (target, _, before) = self.stock.target(index);
             let registry = target.image.registry();
             self.metrics.pulled(registry, &outcome, now.since(began));
-            self.metrics.resumed(registry, resumed);
             // where the runtime does not say what came, what it has now counts, unless it had that before
             if let (None, Outcome::Pulled { stored, .. }) = (&counted, &outcome)
                 && before.is_none_or(|before| before.digest != stored.digest)

@@ -2,7 +2,7 @@
 //! that stand still.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -20,9 +20,11 @@ use crate::{
     desired::{Target, TargetKey},
     error_class::{ErrorClass, PullError},
     image_ref::{Digest, RegistryHost},
-    progress::{ImageProgress, LeaseId, NodeProgress, RuntimeTime, Sample, Stall, Tracker, catalogue::Catalogue},
+    progress::{
+        ImageProgress, LeaseId, NodeProgress, RuntimeTime, Sample, Stall, Tracker, catalogue::Catalogue, goes_on,
+    },
     runtime::Runtime,
-    stock::Stock,
+    stock::{Outcome, Stock},
 };
 
 /// How often the runtime is asked, and how soon after the beginning of a pull: those that are over by then are hardly ever asked
@@ -37,6 +39,22 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What was counted: bytes by registry.
 pub(super) type Counted = Vec<(RegistryHost, u64)>;
+
+/// What a pull came to that ended.
+pub(super) struct Ended {
+    /// None where it was not followed.
+    pub(super) counted: Option<Counted>,
+    /// How it ended, where it was a failure: a download that broke off may go on.
+    pub(super) outcome: Outcome,
+}
+
+/// The lease of a pull whose download broke off: it keeps what came, until the pull has ended that goes on from there.
+struct Kept {
+    runtime: Runtime,
+    lease: LeaseId,
+    /// Bytes that it holds.
+    held: u64,
+}
 
 /// The attempt's end of a pull that is followed.
 pub(super) struct Follow {
@@ -77,12 +95,14 @@ impl Follow {
         }
     }
 
-    /// The pull ended: what it brought, under its number, before its lease is let go.
+    /// The pull ended: what it brought, under its number, before its lease is let go. That of one that ended badly stays
+    /// for [`Following::end`].
     pub(super) async fn finish(self, runtime: &Runtime, well: bool) -> Option<Sample> {
         self.leased_at.get()?;
         let sample = timeout(FAREWELL, runtime.brought(self.number, &self.lease, well)).await.ok().and_then(Result::ok);
-        // it ends by itself if it cannot be ended now
-        let _ = timeout(FAREWELL, runtime.release(&self.lease)).await;
+        if well {
+            release(runtime, &self.lease).await;
+        }
         sample
     }
 }
@@ -103,6 +123,7 @@ pub(super) struct Following {
     /// Makes the names of leases differ from those of other agents on this node, and of earlier ones.
     name: String,
     pulls: BTreeMap<u64, Followed>,
+    kept: HashMap<TargetKey, Kept>,
     tracker: Tracker,
     catalogue: Catalogue,
     poll: JoinSet<Result<Sample, RpcStatus>>,
@@ -117,6 +138,7 @@ impl Following {
         Self {
             name: format!("prepull-{}-{:08x}", std::process::id(), fastrand::u32(..)),
             pulls: BTreeMap::new(),
+            kept: HashMap::new(),
             tracker: Tracker::default(),
             catalogue: Catalogue::default(),
             poll: JoinSet::new(),
@@ -153,33 +175,64 @@ impl Following {
         follow
     }
 
-    /// A pull ended by itself, and this is what it brought. None where it was not followed.
-    pub(super) fn end(&mut self, number: u64, last: Option<&Sample>, now: Moment) -> Option<Counted> {
+    /// A pull ended by itself in this way, and `last` is what it brought. None where it was not followed.
+    pub(super) fn end(&mut self, number: u64, outcome: Outcome, last: Option<&Sample>, now: Moment) -> Ended {
         self.track(now);
-        let followed = self.pulls.remove(&number)?;
-        followed.leased_at.get()?;
-        let counted = last.map(|last| {
+        let Some(followed) = self.pulls.remove(&number) else { return Ended { counted: None, outcome } };
+        let before = self.kept.remove(&followed.key);
+        let Some(leased_at) = followed.leased_at.get() else {
+            before.map(let_go);
+            return Ended { counted: None, outcome };
+        };
+        let counted = last.and_then(|last| {
             if !self.poll.is_empty() {
                 let all = last.leases.get(&number).into_iter();
                 self.counted.extend(all.flat_map(|leased| leased.blobs.iter().chain(&leased.ingests)).cloned());
             }
             self.tracker.settle(number, last, now)
         });
-        self.tracker.end(number);
-        Some(counted.into_iter().flatten().collect())
+        let held = last.map_or(0, |last| last.held(number));
+        let outcome = match outcome {
+            Outcome::Failed(error) => {
+                let gained = last.map_or(0, |last| last.gained(number, *leased_at, before.as_ref().map(|b| b.held)));
+                let error = if gained > 0 { error.after_bytes() } else { error };
+                if error.broke_off && goes_on(gained, held) { Outcome::BrokeOff(error) } else { Outcome::Failed(error) }
+            }
+            outcome => outcome,
+        };
+        let lease = Kept { runtime: followed.runtime, lease: followed.lease, held };
+        match &outcome {
+            Outcome::BrokeOff(_) => {
+                self.tracker.suspend(number);
+                self.kept.insert(followed.key, lease);
+            }
+            // its attempt let go of it
+            Outcome::Pulled { .. } => self.tracker.end(number),
+            Outcome::Failed(_) | Outcome::Interrupted => {
+                self.tracker.end(number);
+                let_go(lease);
+            }
+        }
+        before.map(let_go);
+        Ended { counted: Some(counted.into_iter().collect()), outcome }
     }
 
     /// A pull was given up.
     pub(super) fn give_up(&mut self, number: u64) {
-        if let Some(followed) = self.pulls.remove(&number) {
+        if let Some(Followed { key, runtime, lease, leased_at, .. }) = self.pulls.remove(&number) {
             self.tracker.end(number);
-            if followed.leased_at.get().is_some() {
-                let Followed { runtime, lease, .. } = followed;
-                tokio::spawn(async move {
-                    // it ends by itself if it cannot be ended now
-                    let _ = timeout(FAREWELL, runtime.release(&lease)).await;
-                });
+            self.kept.remove(&key).map(let_go);
+            if leased_at.get().is_some() {
+                let_go(Kept { runtime, lease, held: 0 });
             }
+        }
+    }
+
+    /// Lets go of what is kept for images that are no longer wanted.
+    pub(super) fn retain(&mut self, stock: &Stock) {
+        let gone = |key: &TargetKey, _: &mut Kept| stock.find(key).is_none();
+        for (_, kept) in self.kept.extract_if(gone) {
+            let_go(kept);
         }
     }
 
@@ -189,6 +242,7 @@ impl Following {
         for number in numbers {
             self.give_up(number);
         }
+        self.kept.drain().for_each(|(_, kept)| let_go(kept));
     }
 
     /// Whether there is anything to ask about.
@@ -280,6 +334,15 @@ impl Following {
     pub(super) fn node(&self) -> Option<NodeProgress> {
         (!self.tracker.is_idle()).then(|| self.tracker.node())
     }
+}
+
+/// Lets go of a lease, which ends by itself if it cannot be ended now.
+async fn release(runtime: &Runtime, lease: &str) {
+    let _ = timeout(FAREWELL, runtime.release(lease)).await;
+}
+
+fn let_go(kept: Kept) {
+    tokio::spawn(async move { release(&kept.runtime, &kept.lease).await });
 }
 
 fn error(stall: &Stall) -> PullError {

@@ -76,6 +76,10 @@ impl Reporter for LogReporter {
             {
                 tracing::debug!(image, state = transition.to.name(), "image looked up");
             }
+            ImageState::Pending { .. } if transition.broke_off.is_some() => {
+                let error = transition.broke_off.as_ref().map(tracing::field::display);
+                tracing::info!(image, error, "the download broke off and goes on from where it was");
+            }
             ImageState::Pending { why, .. } if from == "Present" => {
                 tracing::warn!(
                     image,

@@ -66,6 +66,17 @@ fn an_interrupted_pull_is_nobodys_failure() {
     assert!(matches!(state, ImageState::Pending { why: Wait::Runtime, failures: None, .. }), "{state:?}");
 }
 
+#[test]
+fn a_download_that_broke_off_is_no_failure_and_waits_for_its_turn_alone() {
+    let before = step(ImageState::new(at(0)), Event::Started, at(1));
+    let Event::Failed { error, failures, .. } = failed(at(2)) else { unreachable!() };
+    let state = step(before, Event::BrokeOff { error: error.clone() }, at(2));
+    assert_eq!(state, ImageState::Pending { why: Wait::Queue, since: at(2), failures: None });
+    let second = ImageState::Pulling { attempt: 2, started: at(3), failures: Some(failures), answered: false };
+    let again = step(step(second, Event::BrokeOff { error }, at(4)), Event::Started, at(4));
+    assert!(matches!(again, ImageState::Pulling { attempt: 2, .. }), "the same attempt goes on: {again:?}");
+}
+
 fn any_policy() -> impl Strategy<Value = PullPolicy> {
     prop_oneof![Just(PullPolicy::Always), Just(PullPolicy::IfNotPresent), Just(PullPolicy::Never)]
 }
@@ -82,6 +93,10 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Pulled { stored: stored("sha256:1"), credential: None }),
         Just(failed(at(7))),
         Just(Event::Interrupted),
+        Just(match failed(at(7)) {
+            Event::Failed { error, .. } => Event::BrokeOff { error },
+            other => other,
+        }),
     ]
 }
 
@@ -101,7 +116,7 @@ proptest! {
             let was = matches!(state, ImageState::Pulling { .. });
             let (starts, ends) = (
                 matches!(event, Event::Started),
-                matches!(event, Event::Pulled { .. } | Event::Failed { .. } | Event::Interrupted),
+                matches!(event, Event::Pulled { .. } | Event::Failed { .. } | Event::Interrupted | Event::BrokeOff { .. }),
             );
             state = step(state, event, at(9));
             let is = matches!(state, ImageState::Pulling { .. });

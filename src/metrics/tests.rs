@@ -42,6 +42,8 @@ fn the_page_of_a_busy_agent() {
     metrics.downloaded(&registry("b.example.com:5000"), 1 << 20);
     let error = PullError::own(ErrorClass::RateLimited, "429");
     metrics.pulled(&registry("b.example.com:5000"), &Outcome::Failed(error), second);
+    let error = PullError::own(ErrorClass::RegistryUnavailable, "connection reset by peer");
+    metrics.pulled(&registry("b.example.com:5000"), &Outcome::BrokeOff(error), second);
     let image = |image: &str, state: &'static str, present: bool| ImageStatus {
         state,
         present,

@@ -357,6 +357,31 @@ fn the_store_is_asked_for_what_is_needed_and_no_more() {
 }
 
 #[test]
+fn what_a_pull_gained_leaves_out_what_was_there() {
+    let mut store = Store::default();
+    // a base that was there, a layer that came, one that an earlier attempt began and one that this one did
+    store.blob(1, 40 << 20, 1);
+    store.blob(2, 3 << 20, 11);
+    store.ingest(3, 5 << 20, 9 << 20, 2);
+    store.ingest(4, 2 << 20, 9 << 20, 12);
+    store.lease(7, &[1, 2], &[3, 4]);
+    let sample = &store.sample;
+    assert_eq!(sample.held(7), 50 << 20);
+    assert_eq!(sample.gained(7, wall(10), None), 5 << 20);
+    assert_eq!(sample.gained(7, wall(10), Some(49 << 20)), 1 << 20, "it goes on from what the one before held");
+    assert_eq!(sample.gained(7, wall(10), Some(60 << 20)), 0, "what was collected is no gain");
+    assert_eq!((sample.held(8), sample.gained(8, wall(10), None)), (0, 0), "no such lease");
+}
+
+#[test]
+fn a_download_goes_on_where_it_came_on_by_a_mebibyte_and_a_sixteenth() {
+    assert!(!goes_on(0, 0) && !goes_on((1 << 20) - 1, 1 << 20));
+    assert!(goes_on(1 << 20, 1 << 20) && goes_on(1 << 20, 16 << 20));
+    assert!(!goes_on(1 << 20, 17 << 20), "all of it would be read again for a fraction");
+    assert!(goes_on(400 << 20, 6000 << 20) && !goes_on(400 << 20, 20_000 << 20));
+}
+
+#[test]
 fn hostile_sizes_overflow_nothing() {
     let (mut tracker, mut store) = (tracker(&[(1, "a")]), Store::default());
     store.manifest(1, &[(2, u64::MAX), (3, u64::MAX)]);

@@ -115,11 +115,6 @@ impl Runtime {
         Ok(sample)
     }
 
-    /// Bytes that a lease holds, those on their way included.
-    pub async fn held(&self, lease: &str) -> Result<u64, Status> {
-        Ok(self.brought(0, lease, false).await?.held(0))
-    }
-
     async fn ingests(&self, filters: &[&str]) -> Result<HashMap<Digest, Ingest>, Status> {
         let filters = filters.iter().map(|&filter| filter.to_owned()).collect();
         let mut client = ContentClient::new(self.channel.clone()).max_decoding_message_size(super::MAX_MESSAGE_BYTES);

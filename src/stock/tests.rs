@@ -340,6 +340,26 @@ fn an_image_under_which_the_runtime_ends_again_waits() {
 }
 
 #[test]
+fn a_download_that_broke_off_starts_again_at_once_and_closes_no_registry() {
+    let mut world = World::new();
+    world.happen(Happening::Edit(vec![(0, 0)]));
+    world.turn().unwrap();
+    let key = world.stock.target(0).0.key.clone();
+    let error = PullError::own(ErrorClass::RegistryUnavailable, "unexpected EOF").after_bytes();
+    for _ in 0..3 {
+        let began = world.now;
+        world.pulls.clear();
+        world.stock.finished(&key, Outcome::BrokeOff(error.clone()), began, world.now, 0.5);
+        let told = world.stock.take_transitions();
+        assert!(told.iter().any(|t| t.broke_off.as_ref() == Some(&error)), "{told:?}");
+        world.turn().unwrap();
+        let (_, state, _) = world.stock.target(0);
+        assert!(matches!(state, ImageState::Pulling { attempt: 1, .. }), "{state:?}");
+    }
+    assert_eq!(world.stock.cooldowns().remaining(world.now).count(), 0);
+}
+
+#[test]
 fn only_what_the_registry_is_asked_counts_as_an_edit_of_what_is_there() {
     let always = |more: &str| {
         let text = format!("images: [{{image: '{}', imagePullPolicy: Always{more}}}]", name(0));

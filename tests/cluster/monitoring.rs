@@ -70,8 +70,7 @@ impl Drop for Stopped {
     }
 }
 
-/// A list of the images by a node that takes no more than a percentage of its disk: all others stop when the disk of the trial is
-/// fuller than that, which is no part of what is tried.
+/// A list with a mark of the disk that is named: the default one would stop all pulls on a machine whose disk happens to be fuller.
 fn list_up_to(percent: u8, images: &[&str]) -> String {
     format!("limits: {{maxDiskUsage: {percent}%}}\n{}", list(images))
 }

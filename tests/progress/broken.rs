@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{
     PATIENCE, agent,
@@ -20,18 +20,13 @@ pub(super) async fn resumed(part: ContainerdPart) -> Result<()> {
     let image = stage.push("team/app:1", &[random(1, MIB)?]).await?;
     stage.line.change(|line| line.bytes_per_second = Some(3 << 20));
     let agent = agent(&stage.containerd.socket(), &format!("images: ['{image}']\n"))?;
-    for megabytes in [3, 7] {
-        agent
-            .until(PATIENCE, "it moves", |status| {
-                status["images"][0]["downloadedBytes"].as_u64().is_some_and(|bytes| bytes > megabytes << 20)
-            })
-            .await?;
+    for mebibytes in [4, 8] {
+        stage.line.wait_until(PATIENCE, |traffic| traffic.down > mebibytes << 20).await?;
         stage.line.reset();
     }
     agent.until_warm(PATIENCE).await?;
     let of = async |name: &str| agent.metric(&format!("{name}{{registry=\"{HOST}\"}}")).await;
     let (resumed, counted) = (of("prepull_downloads_resumed_total").await?, of("prepull_pulled_bytes_total").await?);
-    // what passed the line: what the registry had written into its socket by then never left it
     let sent = stage.line.traffic().down as f64;
     println!("{}: went on {resumed} times; counted {counted} bytes, {sent} came over the line", part.name());
     ensure!(resumed > 1.0 && resumed < 3.0, "{resumed}\n{}", agent.log());
@@ -43,20 +38,24 @@ pub(super) async fn resumed(part: ContainerdPart) -> Result<()> {
     let ends: Vec<_> =
         page.lines().filter(|line| line.starts_with("prepull_pulls_total{") && !line.ends_with(" 0")).collect();
     ensure!(ends.len() == 1 && ends[0].contains("success") && ends[0].ends_with(" 1"), "{ends:?}");
-    ensure!(agent.log().matches("it goes on from there").count() == 2, "{}", agent.log());
+    ensure!(agent.log().matches("goes on from where it was").count() == 2, "{}", agent.log());
+    ensure!(agent.log().matches("could not be pulled").count() == 0, "{}", agent.log());
     Ok(())
 }
 
-/// Connections are reset again and again before much has come.
+/// Connections are reset in the middle, and then again and again before much more has come.
 pub(super) async fn given_up(part: ContainerdPart) -> Result<()> {
     let stage = Stage::set(Containerd::start(&part, &[]).await?).await?;
     let image = stage.push("team/app:1", &[random(1, MIB)?]).await?;
-    stage.line.change(|line| line.bytes_per_second = Some(1 << 20));
+    stage.line.change(|line| line.bytes_per_second = Some(4 << 20));
     let agent = agent(&stage.containerd.socket(), &format!("images: ['{image}']\n"))?;
+    stage.line.wait_until(PATIENCE, |traffic| traffic.down > 4 << 20).await?;
+    // a MiB takes four seconds
+    stage.line.change(|line| line.bytes_per_second = Some(1 << 18));
     let resetting = async {
         loop {
-            sleep(Duration::from_millis(300)).await;
             stage.line.reset();
+            sleep(Duration::from_millis(300)).await;
         }
     };
     let failed = tokio::select! {
@@ -65,11 +64,12 @@ pub(super) async fn given_up(part: ContainerdPart) -> Result<()> {
     };
     ensure!(failed["class"] == "RegistryUnavailable" && failed["attempt"] == 1, "{failed:#}");
     let resumed = agent.metric(&format!("prepull_downloads_resumed_total{{registry=\"{HOST}\"}}")).await?;
-    ensure!(resumed < 1.0, "{resumed}\n{}", agent.log());
+    ensure!(resumed > 0.0 && resumed < 2.0, "{resumed}\n{}", agent.log());
     // the back-off is the kubelet's: for ten seconds nobody asks the registry
     let before = stage.line.traffic().connections;
     let asked = stage.line.wait_until(Duration::from_secs(8), |traffic| traffic.connections > before).await;
     ensure!(asked.is_err(), "the registry was asked in the back-off");
-    timeout(PATIENCE, agent.until_warm(PATIENCE)).await??;
+    stage.line.change(|line| line.bytes_per_second = None);
+    agent.until_warm(PATIENCE).await?;
     Ok(())
 }

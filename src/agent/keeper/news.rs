@@ -73,6 +73,7 @@ impl<R: Reporter> Keeper<R> {
             }
         }
         self.credential_problems.retain(&self.stock);
+        self.progress.retain(&self.stock);
         self.look();
     }
 

@@ -45,7 +45,11 @@ fn line(transition: &Transition) -> Option<String> {
         }
         ImageState::Missing { .. } => Some(format!("{image}: not present, and its policy is Never")),
         ImageState::Pulling { .. } => Some(format!("{image}: pulling")),
-        ImageState::Pending { .. } | ImageState::Invalid { .. } | ImageState::NotForThisNode => None,
+        ImageState::Pending { .. } => {
+            let error = transition.broke_off.as_ref()?;
+            Some(format!("{image}: the download broke off and goes on from where it was: {}", error.message))
+        }
+        ImageState::Invalid { .. } | ImageState::NotForThisNode => None,
     }
 }
 
