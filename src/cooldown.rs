@@ -4,7 +4,8 @@
 //! and the others follow when it succeeds: each success lets one more run at once. Where requests were limited that is
 //! one more every few seconds, because what a registry limits is how many come in a time, and small images end many a
 //! second. One download that broke off is held against the network alone, because a registry that sent bytes was there:
-//! the registry is left alone when the next pull after it fails as well. Pure: time and randomness are arguments.
+//! the registry is left alone when the next pull after it fails as well. Ten minutes after a cool-down nothing is held
+//! against a registry any more. Pure: time and randomness are arguments.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -45,9 +46,9 @@ impl Cooling {
         self.open == WELL
     }
 
-    /// Whether the last failure is so long ago that it says nothing any more, as with images.
+    /// Whether it ended so long ago that it says nothing any more, as with images.
     fn is_forgotten(&self, now: Moment) -> bool {
-        now.since(self.failures.last) > REGISTRY.max * 2
+        now.since(self.until) > REGISTRY.max * 2
     }
 }
 
@@ -136,7 +137,10 @@ impl Cooldowns {
 
     /// Seconds that each registry has left of its cool-down; those that no pull has found well since are told too.
     pub fn remaining(&self, now: Moment) -> impl Iterator<Item = (&RegistryHost, Duration)> {
-        let left_alone = self.registries.iter().filter(|(_, cooling)| cooling.open == 1 && !cooling.answered);
+        let left_alone = self
+            .registries
+            .iter()
+            .filter(move |(_, cooling)| cooling.open == 1 && !cooling.answered && !cooling.is_forgotten(now));
         left_alone.map(move |(registry, cooling)| (registry, cooling.until.since(now)))
     }
 
@@ -249,12 +253,12 @@ mod tests {
         let mut all = Cooldowns::default();
         all.failed(&registry, limiting(0), at(1), 0.0);
         all.succeeded(&registry, at(11), at(12));
-        assert_eq!(all.admission(&registry, at(601)), Admission::AtMost(1));
-        assert_eq!(all.admission(&registry, at(602)), Admission::Open);
+        assert_eq!(all.admission(&registry, at(611)), Admission::AtMost(1));
+        assert_eq!(all.admission(&registry, at(612)), Admission::Open);
         let mut again = all.clone();
-        again.failed(&registry, limiting(602), at(603), 0.0);
-        assert_eq!(again.admission(&registry, at(604)), Admission::Closed(at(613)), "a first failure again");
-        all.succeeded(&registry, at(602), at(603));
+        again.failed(&registry, limiting(612), at(613), 0.0);
+        assert_eq!(again.admission(&registry, at(614)), Admission::Closed(at(623)), "a first failure again");
+        all.succeeded(&registry, at(612), at(613));
         assert!(all.registries.is_empty());
     }
 

@@ -62,35 +62,27 @@ pub struct Sample {
     pub counted: HashSet<Digest>,
 }
 
-impl Sample {
-    /// Bytes that the lease of a pull holds, complete or on their way, whoever brought them.
-    pub fn held(&self, number: u64) -> u64 {
-        let Some(leased) = self.leases.get(&number) else { return 0 };
-        let complete = leased.blobs.iter().filter_map(|digest| Some(self.catalogue.stored(digest)?.size));
-        let on_their_way = leased.ingests.iter().filter_map(|digest| Some(self.ingests.get(digest)?.offset));
-        complete.chain(on_their_way).fold(0, u64::saturating_add)
-    }
+/// Bytes of blobs that are not complete.
+pub type Offsets = HashMap<Digest, u64>;
 
-    /// Bytes that came while a pull ran whose lease was made at that time of the runtime's clock. `before` is what the pull
-    /// held that it goes on from; without one, of an ingest that an earlier attempt began nothing counts.
-    pub fn gained(&self, number: u64, leased_at: RuntimeTime, before: Option<u64>) -> u64 {
-        match (before, self.leases.get(&number)) {
-            (Some(before), _) => self.held(number).saturating_sub(before),
-            (None, Some(leased)) => Ledger::default().count(leased, self, leased_at),
-            (None, None) => 0,
-        }
+impl Sample {
+    /// How far the blobs are that the lease of a pull holds and that are not complete.
+    pub fn offsets(&self, number: u64) -> Offsets {
+        let ingests = self.leases.get(&number).into_iter().flat_map(|leased| &leased.ingests);
+        ingests.filter_map(|digest| Some((digest.clone(), self.ingests.get(digest)?.offset))).collect()
     }
 }
 
 /// Least bytes for which a download that broke off goes on at once: one of the pieces that containerd writes.
 const WORTH: u64 = 1 << 20;
-/// And this part of what it holds by then, because containerd reads all of a layer's bytes again that are there already.
+/// And this part of what there is of the blobs that are not complete, because containerd reads that again first.
 const WORTH_PART: u64 = 16;
 
 /// Whether a download that broke off goes on at once from where it was, instead of waiting for its back-off as a kubelet
 /// lets it: when it came on by enough in the pull that broke.
-pub fn goes_on(gained: u64, held: u64) -> bool {
-    gained >= WORTH.max(held / WORTH_PART)
+pub fn goes_on(gained: u64, offsets: &Offsets) -> bool {
+    let incomplete = offsets.values().fold(0, |all: u64, offset| all.saturating_add(*offset));
+    gained >= WORTH.max(incomplete / WORTH_PART)
 }
 
 /// What a pull does at this moment.
@@ -165,6 +157,8 @@ struct Pull {
     progress: Option<ImageProgress>,
     pace: Pace,
     watch: StallWatch,
+    /// Bytes that came by it.
+    gained: u64,
 }
 
 /// Follows the pulls of a node.
@@ -182,6 +176,11 @@ pub struct Tracker {
 }
 
 impl Tracker {
+    /// A pull goes on from where another one broke off: so much was counted of its blobs.
+    pub fn go_on(&mut self, offsets: Offsets) {
+        self.ledger.resume(offsets);
+    }
+
     /// A pull's lease was made, at that time of the runtime's clock.
     pub fn begin(&mut self, number: u64, key: TargetKey, registry: RegistryHost, leased_at: RuntimeTime, now: Moment) {
         if self.pulls.is_empty() {
@@ -196,6 +195,7 @@ impl Tracker {
             progress: None,
             pace: Pace::default(),
             watch: StallWatch::new(now),
+            gained: 0,
         };
         self.pulls.insert(number, pull);
     }
@@ -210,9 +210,9 @@ impl Tracker {
         }
     }
 
-    /// A pull ended, and another one goes on from where it was: what was counted of its bytes is remembered.
-    pub fn suspend(&mut self, number: u64) {
-        self.pulls.remove(&number);
+    /// Bytes that came by a pull so far; those of a layer that several share count for one of them.
+    pub fn gained(&self, number: u64) -> u64 {
+        self.pulls.get(&number).map_or(0, |pull| pull.gained)
     }
 
     /// Whether nothing is followed.
@@ -229,6 +229,7 @@ impl Tracker {
             let Some(pull) = self.pulls.get_mut(number) else { continue };
             self.leases_hold |= !leased.blobs.is_empty() || !leased.ingests.is_empty();
             let bytes = self.ledger.count(leased, sample, pull.leased_at);
+            pull.gained = pull.gained.saturating_add(bytes);
             if bytes > 0 {
                 counted.push((pull.registry.clone(), bytes));
             }
@@ -243,9 +244,10 @@ impl Tracker {
 
     /// Takes the last sample of a pull that ended, which tells about no other. Returns bytes as [`Tracker::saw`] does.
     pub fn settle(&mut self, number: u64, sample: &Sample, now: Moment) -> Option<(RegistryHost, u64)> {
-        let (pull, leased) = (self.pulls.get(&number)?, sample.leases.get(&number)?);
+        let (pull, leased) = (self.pulls.get_mut(&number)?, sample.leases.get(&number)?);
         self.leases_hold |= !leased.blobs.is_empty() || !leased.ingests.is_empty();
         let bytes = self.ledger.count(leased, sample, pull.leased_at);
+        pull.gained = pull.gained.saturating_add(bytes);
         self.node_pace.grew(bytes, now);
         (bytes > 0).then(|| (pull.registry.clone(), bytes))
     }

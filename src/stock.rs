@@ -332,8 +332,9 @@ impl Stock {
                 }
             }
             Outcome::Interrupted => self.event(index, Event::Interrupted, now),
-            // a registry that sent so much was there
             Outcome::BrokeOff(error) => {
+                // a registry that sent so much was there
+                self.cooldowns.succeeded(&registry, began, now);
                 self.event(index, Event::BrokeOff { error }, now);
                 if self.tracked[index].forgiven {
                     self.forgive(index, now);

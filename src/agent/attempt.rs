@@ -33,6 +33,7 @@ pub(super) struct Done {
     pub(super) number: u64,
     pub(super) key: TargetKey,
     pub(super) began: Moment,
+    /// Of a failure it is not known yet whether bytes had come.
     pub(super) outcome: Outcome,
     pub(super) lookups: Vec<(Source, lookup::Outcome)>,
     /// What was wrong while credentials were looked for.
@@ -86,7 +87,11 @@ impl Attempt {
             }
             Err(outcome) => outcome,
         };
-        let brought = follow.finish(&runtime, matches!(outcome, Outcome::Pulled { .. })).await;
+        let outcome = match outcome {
+            Outcome::Failed(error) => Outcome::Failed(error.after_bytes()),
+            outcome => outcome,
+        };
+        let brought = follow.finish(&runtime, &outcome).await;
         Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen, brought }
     }
 }

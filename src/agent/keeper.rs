@@ -44,6 +44,8 @@ use crate::{
 
 /// Time that ended pulls get to tell the runtime so.
 const FAREWELL: Duration = Duration::from_millis(100);
+/// Time that letting go of leases may take in the end: else they end by themselves.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Answers of the runtime that may wait for the loop's next turn; what finds no room is told by the pull's end.
 const MOST_ANSWERS: usize = 64;
 
@@ -227,7 +229,7 @@ impl<R: Reporter> Keeper<R> {
         }
         let status = self.status();
         self.pulls.abort_all();
-        self.progress.give_all_up();
+        self.progress.give_all_up(LAST_WORDS).await;
         if !self.pulling.is_empty() {
             // the runtime hears of it by the connection, which needs a moment to say so
             sleep(FAREWELL).await;
@@ -248,6 +250,11 @@ impl<R: Reporter> Keeper<R> {
         at_rest || (gone && once.retry_until.is_none())
     }
 
+    /// Whether the time is over that was given: nothing begins any more.
+    fn is_over(&self, now: Moment) -> bool {
+        self.once.and_then(|once| once.retry_until).is_some_and(|until| now >= until)
+    }
+
     /// Plans, starts what may start, and tells what changed.
     fn turn(&mut self) {
         let now = self.clock.now();
@@ -256,7 +263,7 @@ impl<R: Reporter> Keeper<R> {
         self.stock.slot(self.budget.admission(cap));
         let plan = self.stock.plan(now);
         let deadline = self.once.and_then(|once| once.retry_until);
-        let over = deadline.is_some_and(|until| now >= until);
+        let over = self.is_over(now);
         for action in plan.actions {
             match action {
                 Action::Start(_) if over => {}
@@ -272,6 +279,7 @@ impl<R: Reporter> Keeper<R> {
         if plan.measure {
             self.measure();
         }
+        self.progress.turned(&self.stock);
         self.reporter.disk(self.stock.disk_stop(now).as_ref(), now);
         self.parallelism.turned(!self.pulling.is_empty() && self.stock.waits_for_auto(), now);
         for transition in self.stock.take_transitions() {
@@ -327,7 +335,10 @@ impl<R: Reporter> Keeper<R> {
         // a pull that was ended by this keeper has nothing to tell
         let Ok(Done { number, key, began, outcome, lookups, problems, seen, brought }) = done else { return };
         let now = self.clock.now();
-        let Ended { counted, outcome } = self.progress.end(number, outcome, brought.as_ref(), now);
+        let may_go_on = !self.is_over(now);
+        let ended = Ended { counted: None, outcome, began };
+        let Ended { counted, outcome, began: attempt } =
+            self.progress.end(number, ended, brought.as_ref(), may_go_on, now);
         // one that had ended when its entry went away must not be taken for the pull of an entry that came back
         if self.pulling.get(&key).is_none_or(|(current, _)| *current != number) {
             return;
@@ -340,7 +351,7 @@ impl<R: Reporter> Keeper<R> {
         if let Some(index) = self.stock.find(&key) {
             let (target, _, before) = self.stock.target(index);
             let registry = target.image.registry();
-            self.metrics.pulled(registry, &outcome, now.since(began));
+            self.metrics.pulled(registry, &outcome, now.since(attempt));
             // where the runtime does not say what came, what it has now counts, unless it had that before
             if let (None, Outcome::Pulled { stored, .. }) = (&counted, &outcome)
                 && before.is_none_or(|before| before.digest != stored.digest)

@@ -1,8 +1,10 @@
 //! Follows running pulls: asks the runtime about once a second how far they are, while there are any, and ends those
 //! that stand still.
 
+mod kept;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -14,6 +16,8 @@ use tokio::{
 };
 use tonic::Status as RpcStatus;
 
+use kept::{Keeping, Kept, Lease};
+
 use super::Reporter;
 use crate::{
     clock::Moment,
@@ -21,7 +25,8 @@ use crate::{
     error_class::{ErrorClass, PullError},
     image_ref::{Digest, RegistryHost},
     progress::{
-        ImageProgress, LeaseId, NodeProgress, RuntimeTime, Sample, Stall, Tracker, catalogue::Catalogue, goes_on,
+        ImageProgress, LeaseId, NodeProgress, Offsets, RuntimeTime, Sample, Stall, Tracker, catalogue::Catalogue,
+        goes_on,
     },
     runtime::Runtime,
     stock::{Outcome, Stock},
@@ -44,16 +49,10 @@ pub(super) type Counted = Vec<(RegistryHost, u64)>;
 pub(super) struct Ended {
     /// None where it was not followed.
     pub(super) counted: Option<Counted>,
-    /// How it ended, where it was a failure: a download that broke off may go on.
+    /// How it ended: a failure may be a download that broke off and goes on.
     pub(super) outcome: Outcome,
-}
-
-/// The lease of a pull whose download broke off: it keeps what came, until the pull has ended that goes on from there.
-struct Kept {
-    runtime: Runtime,
-    lease: LeaseId,
-    /// Bytes that it holds.
-    held: u64,
+    /// When its attempt began, with the pulls that it went on from.
+    pub(super) began: Moment,
 }
 
 /// The attempt's end of a pull that is followed.
@@ -95,13 +94,15 @@ impl Follow {
         }
     }
 
-    /// The pull ended: what it brought, under its number, before its lease is let go. That of one that ended badly stays
+    /// The pull ended: what it brought, under its number, before its lease is let go. That of a download that broke off stays
     /// for [`Following::end`].
-    pub(super) async fn finish(self, runtime: &Runtime, well: bool) -> Option<Sample> {
+    pub(super) async fn finish(self, runtime: &Runtime, outcome: &Outcome) -> Option<Sample> {
         self.leased_at.get()?;
+        let well = matches!(outcome, Outcome::Pulled { .. });
         let sample = timeout(FAREWELL, runtime.brought(self.number, &self.lease, well)).await.ok().and_then(Result::ok);
-        if well {
-            release(runtime, &self.lease).await;
+        if !broke_off(outcome) {
+            // it ends by itself if it cannot be ended now
+            let _ = timeout(FAREWELL, runtime.release(&self.lease)).await;
         }
         sample
     }
@@ -111,8 +112,9 @@ impl Follow {
 struct Followed {
     key: TargetKey,
     registry: RegistryHost,
-    runtime: Runtime,
-    lease: LeaseId,
+    lease: Lease,
+    /// What it goes on from.
+    from: Offsets,
     leased_at: Arc<OnceLock<RuntimeTime>>,
     tracked: bool,
     stalled: Option<oneshot::Sender<PullError>>,
@@ -123,7 +125,7 @@ pub(super) struct Following {
     /// Makes the names of leases differ from those of other agents on this node, and of earlier ones.
     name: String,
     pulls: BTreeMap<u64, Followed>,
-    kept: HashMap<TargetKey, Kept>,
+    keeping: Keeping,
     tracker: Tracker,
     catalogue: Catalogue,
     poll: JoinSet<Result<Sample, RpcStatus>>,
@@ -138,7 +140,7 @@ impl Following {
         Self {
             name: format!("prepull-{}-{:08x}", std::process::id(), fastrand::u32(..)),
             pulls: BTreeMap::new(),
-            kept: HashMap::new(),
+            keeping: Keeping::default(),
             tracker: Tracker::default(),
             catalogue: Catalogue::default(),
             poll: JoinSet::new(),
@@ -163,8 +165,12 @@ impl Following {
         let followed = Followed {
             key: target.key.clone(),
             registry: target.image.registry().clone(),
-            runtime: runtime.clone(),
-            lease,
+            lease: Lease {
+                runtime: runtime.clone(),
+                id: lease,
+                until: Instant::now() + target.pull_timeout.saturating_add(GRACE),
+            },
+            from: self.keeping.of(&target.key).map(|kept| kept.offsets.clone()).unwrap_or_default(),
             leased_at,
             tracked: false,
             stalled: Some(sender),
@@ -175,15 +181,16 @@ impl Following {
         follow
     }
 
-    /// A pull ended by itself in this way, and `last` is what it brought. None where it was not followed.
-    pub(super) fn end(&mut self, number: u64, outcome: Outcome, last: Option<&Sample>, now: Moment) -> Ended {
+    /// A pull ended by itself in this way, and `last` is what it brought. A download that broke off goes on if it `may`.
+    pub(super) fn end(&mut self, number: u64, ended: Ended, last: Option<&Sample>, may: bool, now: Moment) -> Ended {
         self.track(now);
-        let Some(followed) = self.pulls.remove(&number) else { return Ended { counted: None, outcome } };
-        let before = self.kept.remove(&followed.key);
-        let Some(leased_at) = followed.leased_at.get() else {
-            before.map(let_go);
-            return Ended { counted: None, outcome };
-        };
+        let Some(followed) = self.pulls.remove(&number) else { return ended };
+        let before = self.keeping.take(&followed.key);
+        let began = before.as_ref().and_then(|before| before.began).unwrap_or(ended.began);
+        if followed.leased_at.get().is_none() {
+            before.into_iter().for_each(|before| self.keeping.let_go(before.lease));
+            return Ended { began, ..ended };
+        }
         let counted = last.and_then(|last| {
             if !self.poll.is_empty() {
                 let all = last.leases.get(&number).into_iter();
@@ -191,58 +198,58 @@ impl Following {
             }
             self.tracker.settle(number, last, now)
         });
-        let held = last.map_or(0, |last| last.held(number));
-        let outcome = match outcome {
-            Outcome::Failed(error) => {
-                let gained = last.map_or(0, |last| last.gained(number, *leased_at, before.as_ref().map(|b| b.held)));
-                let error = if gained > 0 { error.after_bytes() } else { error };
-                if error.broke_off && goes_on(gained, held) { Outcome::BrokeOff(error) } else { Outcome::Failed(error) }
-            }
+        let gained = self.tracker.gained(number);
+        self.tracker.end(number);
+        let offsets = last.map(|last| last.offsets(number)).unwrap_or_default();
+        let broke_off = broke_off(&ended.outcome);
+        let outcome = match ended.outcome {
+            Outcome::Failed(error) if broke_off && may && goes_on(gained, &offsets) => Outcome::BrokeOff(error),
+            Outcome::Failed(error) => Outcome::Failed(PullError { broke_off: broke_off && gained > 0, ..error }),
             outcome => outcome,
         };
-        let lease = Kept { runtime: followed.runtime, lease: followed.lease, held };
         match &outcome {
             Outcome::BrokeOff(_) => {
-                self.tracker.suspend(number);
-                self.kept.insert(followed.key, lease);
+                before.into_iter().for_each(|before| self.keeping.let_go(before.lease));
+                self.keeping.keep(followed.key, Kept { lease: followed.lease, offsets, began: Some(began) });
             }
-            // its attempt let go of it
-            Outcome::Pulled { .. } => self.tracker.end(number),
+            Outcome::Pulled { .. } => before.into_iter().for_each(|before| self.keeping.let_go(before.lease)),
             Outcome::Failed(_) | Outcome::Interrupted => {
-                self.tracker.end(number);
-                let_go(lease);
+                if broke_off {
+                    // that of any other its attempt let go of
+                    self.keeping.let_go(followed.lease);
+                }
+                // a registry that was away for a moment costs nothing of what came before
+                if let Some(before) = before {
+                    let offsets = if offsets.is_empty() { before.offsets } else { offsets };
+                    self.keeping.keep(followed.key, Kept { lease: before.lease, offsets, began: None });
+                }
             }
         }
-        before.map(let_go);
-        Ended { counted: Some(counted.into_iter().collect()), outcome }
+        Ended { counted: Some(counted.into_iter().collect()), outcome, began }
     }
 
     /// A pull was given up.
     pub(super) fn give_up(&mut self, number: u64) {
-        if let Some(Followed { key, runtime, lease, leased_at, .. }) = self.pulls.remove(&number) {
+        if let Some(followed) = self.pulls.remove(&number) {
             self.tracker.end(number);
-            self.kept.remove(&key).map(let_go);
-            if leased_at.get().is_some() {
-                let_go(Kept { runtime, lease, held: 0 });
+            if followed.leased_at.get().is_some() {
+                self.keeping.let_go(followed.lease);
             }
         }
     }
 
-    /// Lets go of what is kept for images that are no longer wanted.
-    pub(super) fn retain(&mut self, stock: &Stock) {
-        let gone = |key: &TargetKey, _: &mut Kept| stock.find(key).is_none();
-        for (_, kept) in self.kept.extract_if(gone) {
-            let_go(kept);
-        }
+    /// After each turn: lets go of what no pull will go on from.
+    pub(super) fn turned(&mut self, stock: &Stock) {
+        self.keeping.tidy(stock);
     }
 
-    /// All pulls were given up.
-    pub(super) fn give_all_up(&mut self) {
+    /// Gives all pulls up, and lets go of all leases as long as the bound allows.
+    pub(super) async fn give_all_up(&mut self, bound: Duration) {
         let numbers: Vec<_> = self.pulls.keys().copied().collect();
         for number in numbers {
             self.give_up(number);
         }
-        self.kept.drain().for_each(|(_, kept)| let_go(kept));
+        self.keeping.end(bound).await;
     }
 
     /// Whether there is anything to ask about.
@@ -272,9 +279,9 @@ impl Following {
 
     fn ask(&mut self) {
         let leased = || self.pulls.iter().filter(|(_, followed)| followed.leased_at.get().is_some());
-        let leases: Vec<_> = leased().map(|(number, followed)| (*number, followed.lease.to_string())).collect();
+        let leases: Vec<_> = leased().map(|(number, followed)| (*number, followed.lease.id.to_string())).collect();
         // all of them are on one connection: a new one comes when the pulls of the old one have ended
-        let Some(runtime) = leased().next_back().map(|(_, followed)| followed.runtime.clone()) else { return };
+        let Some(runtime) = leased().next_back().map(|(_, followed)| followed.lease.runtime.clone()) else { return };
         // an answer that is an error leaves it as it is
         let known = self.catalogue.clone();
         self.poll.spawn(async move { runtime.sample(&leases, known).await });
@@ -311,6 +318,7 @@ impl Following {
         for (number, followed) in &mut self.pulls {
             if let Some(leased_at) = followed.leased_at.get().filter(|_| !followed.tracked) {
                 followed.tracked = true;
+                self.tracker.go_on(std::mem::take(&mut followed.from));
                 self.tracker.begin(*number, followed.key.clone(), followed.registry.clone(), *leased_at, now);
             }
         }
@@ -336,13 +344,9 @@ impl Following {
     }
 }
 
-/// Lets go of a lease, which ends by itself if it cannot be ended now.
-async fn release(runtime: &Runtime, lease: &str) {
-    let _ = timeout(FAREWELL, runtime.release(lease)).await;
-}
-
-fn let_go(kept: Kept) {
-    tokio::spawn(async move { release(&kept.runtime, &kept.lease).await });
+/// Whether a connection ended under a pull, which says nothing yet about bytes that had come.
+fn broke_off(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(error) if error.broke_off)
 }
 
 fn error(stall: &Stall) -> PullError {

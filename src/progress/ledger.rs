@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Leased, RuntimeTime, Sample};
+use super::{Leased, Offsets, RuntimeTime, Sample};
 use crate::image_ref::Digest;
 
 /// What was counted of one blob.
@@ -44,6 +44,14 @@ impl Ledger {
             *counted = Counted { bytes: blob.size, complete: Some(blob.created) };
         }
         new
+    }
+
+    /// So much came of these blobs by a pull that broke off, and was counted.
+    pub(super) fn resume(&mut self, offsets: Offsets) {
+        for (digest, bytes) in offsets {
+            // another pull may have brought more of it meanwhile
+            self.0.entry(digest).or_insert(Counted { bytes, complete: None });
+        }
     }
 
     /// Forgets blobs that were complete before any running pull began: none of those can have brought them.

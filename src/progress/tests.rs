@@ -365,20 +365,30 @@ fn what_a_pull_gained_leaves_out_what_was_there() {
     store.ingest(3, 5 << 20, 9 << 20, 2);
     store.ingest(4, 2 << 20, 9 << 20, 12);
     store.lease(7, &[1, 2], &[3, 4]);
-    let sample = &store.sample;
-    assert_eq!(sample.held(7), 50 << 20);
-    assert_eq!(sample.gained(7, wall(10), None), 5 << 20);
-    assert_eq!(sample.gained(7, wall(10), Some(49 << 20)), 1 << 20, "it goes on from what the one before held");
-    assert_eq!(sample.gained(7, wall(10), Some(60 << 20)), 0, "what was collected is no gain");
-    assert_eq!((sample.held(8), sample.gained(8, wall(10), None)), (0, 0), "no such lease");
+    let begun = |from: Offsets| {
+        let mut tracker = Tracker::default();
+        tracker.go_on(from);
+        tracker.begin(7, key("app"), registry("a.example.com"), wall(10), at(10));
+        tracker
+    };
+    let mut first = begun(Offsets::new());
+    first.settle(7, &store.sample, at(20));
+    assert_eq!((first.gained(7), first.gained(8)), (5 << 20, 0));
+    let mut next = begun(Offsets::from([(digest(3), 1 << 20)]));
+    next.settle(7, &store.sample, at(20));
+    assert_eq!(next.gained(7), 9 << 20, "it is known how far the one was that broke off");
+    assert_eq!(store.sample.offsets(7), Offsets::from([(digest(3), 5 << 20), (digest(4), 2 << 20)]));
+    assert_eq!(store.sample.offsets(8), Offsets::new());
 }
 
 #[test]
 fn a_download_goes_on_where_it_came_on_by_a_mebibyte_and_a_sixteenth() {
-    assert!(!goes_on(0, 0) && !goes_on((1 << 20) - 1, 1 << 20));
-    assert!(goes_on(1 << 20, 1 << 20) && goes_on(1 << 20, 16 << 20));
-    assert!(!goes_on(1 << 20, 17 << 20), "all of it would be read again for a fraction");
-    assert!(goes_on(400 << 20, 6000 << 20) && !goes_on(400 << 20, 20_000 << 20));
+    let mib = |n: u64| n << 20;
+    let of = |offset| Offsets::from([(digest(1), offset)]);
+    assert!(!goes_on(0, &Offsets::new()) && !goes_on(mib(1) - 1, &of(mib(1))));
+    assert!(goes_on(mib(1), &of(mib(1))) && goes_on(mib(1), &of(mib(16))) && goes_on(mib(1), &Offsets::new()));
+    assert!(!goes_on(mib(1), &of(mib(17))), "all of it would be read again for a fraction");
+    assert!(goes_on(mib(400), &of(mib(6000))) && !goes_on(mib(400), &of(mib(20_000))));
 }
 
 #[test]

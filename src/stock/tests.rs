@@ -27,6 +27,8 @@ enum Happening {
     Collect(u8),
     /// One of the pulls under way ends well, or badly with a class.
     Finish(u8, Option<u8>),
+    /// The download of one of them breaks off and goes on.
+    Break(u8),
     /// The runtime says of one of them that its image is there.
     Answer(u8),
     /// Time passes.
@@ -45,6 +47,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         4 => Just(Happening::Look),
         1 => (0u8..12).prop_map(Happening::Collect),
         6 => (any::<u8>(), proptest::option::of(any::<u8>())).prop_map(|(which, class)| Happening::Finish(which, class)),
+        1 => any::<u8>().prop_map(Happening::Break),
         3 => any::<u8>().prop_map(Happening::Answer),
         3 => (0u16..400).prop_map(Happening::Pass),
         1 => (0u8..=100).prop_map(Happening::Disk),
@@ -55,6 +58,10 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 const POLICIES: [PullPolicy; 3] = [PullPolicy::IfNotPresent, PullPolicy::Always, PullPolicy::Never];
+
+fn broken() -> PullError {
+    PullError::own(ErrorClass::RegistryUnavailable, "unexpected EOF").after_bytes()
+}
 
 /// Twelve images in three registries.
 fn name(number: u8) -> String {
@@ -128,6 +135,11 @@ impl World {
                 };
                 self.finish(&image, class.map(|c| ErrorClass::ALL[usize::from(c) % ErrorClass::ALL.len()]));
             }
+            Happening::Break(which) => {
+                if let Some(image) = self.pulls.keys().nth(usize::from(which) % self.pulls.len().max(1)).cloned() {
+                    self.break_off(&image);
+                }
+            }
             Happening::Answer(which) => {
                 let Some((image, (key, _))) = self.pulls.iter().nth(usize::from(which) % self.pulls.len().max(1))
                 else {
@@ -156,6 +168,12 @@ impl World {
                 self.look();
             }
         }
+    }
+
+    fn break_off(&mut self, image: &str) {
+        let (key, began) = self.pulls.remove(image).unwrap();
+        self.answered.remove(image);
+        self.stock.finished(&key, Outcome::BrokeOff(broken()), began, self.now, 0.5);
     }
 
     fn finish(&mut self, image: &str, class: Option<ErrorClass>) {
@@ -344,14 +362,10 @@ fn a_download_that_broke_off_starts_again_at_once_and_closes_no_registry() {
     let mut world = World::new();
     world.happen(Happening::Edit(vec![(0, 0)]));
     world.turn().unwrap();
-    let key = world.stock.target(0).0.key.clone();
-    let error = PullError::own(ErrorClass::RegistryUnavailable, "unexpected EOF").after_bytes();
     for _ in 0..3 {
-        let began = world.now;
-        world.pulls.clear();
-        world.stock.finished(&key, Outcome::BrokeOff(error.clone()), began, world.now, 0.5);
+        world.break_off(&name(0));
         let told = world.stock.take_transitions();
-        assert!(told.iter().any(|t| t.broke_off.as_ref() == Some(&error)), "{told:?}");
+        assert!(told.iter().any(|t| t.broke_off.as_ref() == Some(&broken())), "{told:?}");
         world.turn().unwrap();
         let (_, state, _) = world.stock.target(0);
         assert!(matches!(state, ImageState::Pulling { attempt: 1, .. }), "{state:?}");

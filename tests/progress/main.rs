@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         on_every_containerd("pull_tells_how_far_it_is", bytes::pull_tells),
         on_every_containerd("a_broken_download_goes_on_from_where_it_was", broken::resumed),
         on_every_containerd("a_download_that_gets_nowhere_waits_for_its_back_off", broken::given_up),
+        on_every_containerd("a_pull_without_a_cluster_tells_of_it_and_leaves_no_lease", broken::pulled_once),
         on_every_containerd("a_frozen_download_is_stalled", stall::frozen),
         on_every_containerd("a_registry_that_never_answers_is_stalled", stall::silent),
         on_every_containerd("a_long_unpack_is_not_stalled", stall::long_unpack),

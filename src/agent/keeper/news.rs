@@ -73,7 +73,6 @@ impl<R: Reporter> Keeper<R> {
             }
         }
         self.credential_problems.retain(&self.stock);
-        self.progress.retain(&self.stock);
         self.look();
     }
 
