@@ -54,6 +54,9 @@ fn main() -> ExitCode {
             trial("fake_cri::busy_disks_hold_pulls_up", Ok(()), |()| disk::busy()),
             trial("fake_cri::two_thousand_listed_five_hundred_present", Ok(()), |()| many()),
             trial("fake_cri::a_full_store_is_warm_at_once", Ok(()), |()| edges::warm_at_once()),
+            trial("fake_cri::a_connection_that_ends_closes_the_registry_where_nobody_knows_of_bytes", Ok(()), |()| {
+                edges::reset_without_bytes()
+            }),
             trial("fake_cri::an_edit_of_what_is_there_tells_nothing_missing", Ok(()), |()| {
                 edges::edit_of_what_is_there()
             }),

@@ -55,6 +55,17 @@ pub(super) struct Ended {
     pub(super) began: Moment,
 }
 
+impl Ended {
+    /// With what is known now: without a byte that came, no download broke off.
+    fn after(self, gained: u64) -> Self {
+        let outcome = match self.outcome {
+            Outcome::Failed(error) if gained == 0 => Outcome::Failed(PullError { broke_off: false, ..error }),
+            outcome => outcome,
+        };
+        Self { outcome, ..self }
+    }
+}
+
 /// The attempt's end of a pull that is followed.
 pub(super) struct Follow {
     number: u64,
@@ -184,12 +195,12 @@ impl Following {
     /// A pull ended by itself in this way, and `last` is what it brought. A download that broke off goes on if it `may`.
     pub(super) fn end(&mut self, number: u64, ended: Ended, last: Option<&Sample>, may: bool, now: Moment) -> Ended {
         self.track(now);
-        let Some(followed) = self.pulls.remove(&number) else { return ended };
+        let Some(followed) = self.pulls.remove(&number) else { return ended.after(0) };
         let before = self.keeping.take(&followed.key);
         let began = before.as_ref().and_then(|before| before.began).unwrap_or(ended.began);
         if followed.leased_at.get().is_none() {
             before.into_iter().for_each(|before| self.keeping.let_go(before.lease));
-            return Ended { began, ..ended };
+            return Ended { began, ..ended }.after(0);
         }
         let counted = last.and_then(|last| {
             if !self.poll.is_empty() {
@@ -202,9 +213,8 @@ impl Following {
         self.tracker.end(number);
         let offsets = last.map(|last| last.offsets(number)).unwrap_or_default();
         let broke_off = broke_off(&ended.outcome);
-        let outcome = match ended.outcome {
-            Outcome::Failed(error) if broke_off && may && goes_on(gained, &offsets) => Outcome::BrokeOff(error),
-            Outcome::Failed(error) => Outcome::Failed(PullError { broke_off: broke_off && gained > 0, ..error }),
+        let outcome = match ended.after(gained).outcome {
+            Outcome::Failed(error) if error.broke_off && may && goes_on(gained, &offsets) => Outcome::BrokeOff(error),
             outcome => outcome,
         };
         match &outcome {

@@ -42,6 +42,20 @@ pub(super) async fn warm_at_once() -> Result<()> {
     Ok(())
 }
 
+pub(super) async fn reset_without_bytes() -> Result<()> {
+    let fake = FakeCri::start()?;
+    let [broken, other] = ["registry.example.com/app:1", "registry.example.com/other:1"];
+    let reset = "failed to copy: read tcp 10.0.0.1:4242->10.0.0.2:443: read: connection reset by peer";
+    fake.script().add(Rule::fail(Method::PullImage, tonic::Code::Unknown, reset).image(broken).times(1));
+    let agent = agent(&fake.socket(), &format!("limits: {{parallelPulls: 1}}\n{}", list(&[broken, other])))?;
+    let row = agent.until_image(PATIENCE, broken, "BackOff").await?;
+    ensure!(row["class"] == "RegistryUnavailable" && row["attempt"] == 1, "{row:#}");
+    let row = agent.image(other).await?;
+    ensure!(row["state"] == "Pending" && row["reason"] == "cooldown", "{row:#}");
+    ensure!(fake.journal().count(Method::PullImage) == 1);
+    Ok(())
+}
+
 pub(super) async fn edit_of_what_is_there() -> Result<()> {
     let fake = FakeCri::start()?;
     let images = ["registry.example.com/app:1", "registry.example.com/other:1"];
