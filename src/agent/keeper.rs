@@ -279,7 +279,7 @@ impl<R: Reporter> Keeper<R> {
         if plan.measure {
             self.measure();
         }
-        self.progress.turned(&self.stock);
+        self.progress.turned(&self.stock, now);
         self.reporter.disk(self.stock.disk_stop(now).as_ref(), now);
         self.parallelism.turned(!self.pulling.is_empty() && self.stock.waits_for_auto(), now);
         for transition in self.stock.take_transitions() {
@@ -336,9 +336,8 @@ impl<R: Reporter> Keeper<R> {
         let Ok(Done { number, key, began, outcome, lookups, problems, seen, brought }) = done else { return };
         let now = self.clock.now();
         let may_go_on = !self.is_over(now);
-        let ended = Ended { counted: None, outcome, began };
-        let Ended { counted, outcome, began: attempt } =
-            self.progress.end(number, ended, brought.as_ref(), may_go_on, now);
+        let ended = Ended { counted: None, outcome, took: now.since(began) };
+        let Ended { counted, outcome, took } = self.progress.end(number, ended, brought.as_ref(), may_go_on, now);
         // one that had ended when its entry went away must not be taken for the pull of an entry that came back
         if self.pulling.get(&key).is_none_or(|(current, _)| *current != number) {
             return;
@@ -351,7 +350,7 @@ impl<R: Reporter> Keeper<R> {
         if let Some(index) = self.stock.find(&key) {
             let (target, _, before) = self.stock.target(index);
             let registry = target.image.registry();
-            self.metrics.pulled(registry, &outcome, now.since(attempt));
+            self.metrics.pulled(registry, &outcome, took);
             // where the runtime does not say what came, what it has now counts, unless it had that before
             if let (None, Outcome::Pulled { stored, .. }) = (&counted, &outcome)
                 && before.is_none_or(|before| before.digest != stored.digest)

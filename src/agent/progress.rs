@@ -16,7 +16,7 @@ use tokio::{
 };
 use tonic::Status as RpcStatus;
 
-use kept::{Keeping, Kept, Lease};
+use kept::{Keeping, Lease};
 
 use super::Reporter;
 use crate::{
@@ -39,6 +39,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 /// How much longer than the pull's own bound its lease lasts, for the time in which the runtime is asked a last time.
 const GRACE: Duration = Duration::from_mins(5);
+/// More pulls of one image than so many do not go on from each other: each keeps a lease.
+const MOST_LEASES: usize = 32;
 /// Bound of the last sample and of the end of a lease.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -51,8 +53,8 @@ pub(super) struct Ended {
     pub(super) counted: Option<Counted>,
     /// How it ended: a failure may be a download that broke off and goes on.
     pub(super) outcome: Outcome,
-    /// When its attempt began, with the pulls that it went on from.
-    pub(super) began: Moment,
+    /// How long it took, with the pulls that it went on from.
+    pub(super) took: Duration,
 }
 
 impl Ended {
@@ -69,6 +71,8 @@ impl Ended {
 /// The attempt's end of a pull that is followed.
 pub(super) struct Follow {
     number: u64,
+    /// It goes on from an earlier pull.
+    goes_on: bool,
     lease: LeaseId,
     leased_at: Arc<OnceLock<RuntimeTime>>,
     /// Tells that the lease was made.
@@ -111,11 +115,19 @@ impl Follow {
         self.leased_at.get()?;
         let well = matches!(outcome, Outcome::Pulled { .. });
         let sample = timeout(FAREWELL, runtime.brought(self.number, &self.lease, well)).await.ok().and_then(Result::ok);
-        if !broke_off(outcome) {
+        if !self.stays(outcome) {
             // it ends by itself if it cannot be ended now
             let _ = timeout(FAREWELL, runtime.release(&self.lease)).await;
         }
         sample
+    }
+
+    /// Whether another pull may go on from this one: the lease is then let go of later.
+    fn stays(&self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Failed(error) => error.broke_off || self.goes_on,
+            Outcome::Pulled { .. } | Outcome::Interrupted | Outcome::BrokeOff(_) => false,
+        }
     }
 }
 
@@ -126,6 +138,7 @@ struct Followed {
     lease: Lease,
     /// What it goes on from.
     from: Offsets,
+    goes_on: bool,
     leased_at: Arc<OnceLock<RuntimeTime>>,
     tracked: bool,
     stalled: Option<oneshot::Sender<PullError>>,
@@ -166,8 +179,11 @@ impl Following {
         let (sender, receiver) = oneshot::channel();
         let leased_at = Arc::new(OnceLock::new());
         let lease: LeaseId = format!("{}-{number}", self.name).into();
+        let kept = self.keeping.of(&target.key);
+        let (goes_on, from) = (kept.is_some(), kept.map(|kept| kept.offsets.clone()).unwrap_or_default());
         let follow = Follow {
             number,
+            goes_on,
             lease: lease.clone(),
             leased_at: leased_at.clone(),
             made: self.leased.clone(),
@@ -181,7 +197,8 @@ impl Following {
                 id: lease,
                 until: Instant::now() + target.pull_timeout.saturating_add(GRACE),
             },
-            from: self.keeping.of(&target.key).map(|kept| kept.offsets.clone()).unwrap_or_default(),
+            from,
+            goes_on,
             leased_at,
             tracked: false,
             stalled: Some(sender),
@@ -196,13 +213,10 @@ impl Following {
     pub(super) fn end(&mut self, number: u64, ended: Ended, last: Option<&Sample>, may: bool, now: Moment) -> Ended {
         self.track(now);
         let Some(followed) = self.pulls.remove(&number) else { return ended.after(0) };
-        let before = self.keeping.take(&followed.key);
-        let began = before.as_ref().and_then(|before| before.began).unwrap_or(ended.began);
-        if followed.leased_at.get().is_none() {
-            before.into_iter().for_each(|before| self.keeping.let_go(before.lease));
-            return Ended { began, ..ended }.after(0);
-        }
-        let counted = last.and_then(|last| {
+        let mut kept = self.keeping.take(&followed.key);
+        let took = kept.took.saturating_add(ended.took);
+        let leased = followed.leased_at.get().is_some();
+        let counted = last.filter(|_| leased).and_then(|last| {
             if !self.poll.is_empty() {
                 let all = last.leases.get(&number).into_iter();
                 self.counted.extend(all.flat_map(|leased| leased.blobs.iter().chain(&leased.ingests)).cloned());
@@ -210,32 +224,23 @@ impl Following {
             self.tracker.settle(number, last, now)
         });
         let gained = self.tracker.gained(number);
-        self.tracker.end(number);
+        if leased {
+            self.tracker.end(number);
+        }
         let offsets = last.map(|last| last.offsets(number)).unwrap_or_default();
-        let broke_off = broke_off(&ended.outcome);
+        let may = may && kept.leases.len() < MOST_LEASES;
+        let broke_off = matches!(&ended.outcome, Outcome::Failed(error) if error.broke_off);
         let outcome = match ended.after(gained).outcome {
             Outcome::Failed(error) if error.broke_off && may && goes_on(gained, &offsets) => Outcome::BrokeOff(error),
             outcome => outcome,
         };
-        match &outcome {
-            Outcome::BrokeOff(_) => {
-                before.into_iter().for_each(|before| self.keeping.let_go(before.lease));
-                self.keeping.keep(followed.key, Kept { lease: followed.lease, offsets, began: Some(began) });
-            }
-            Outcome::Pulled { .. } => before.into_iter().for_each(|before| self.keeping.let_go(before.lease)),
-            Outcome::Failed(_) | Outcome::Interrupted => {
-                if broke_off {
-                    // that of any other its attempt let go of
-                    self.keeping.let_go(followed.lease);
-                }
-                // a registry that was away for a moment costs nothing of what came before
-                if let Some(before) = before {
-                    let offsets = if offsets.is_empty() { before.offsets } else { offsets };
-                    self.keeping.keep(followed.key, Kept { lease: before.lease, offsets, began: None });
-                }
-            }
-        }
-        Ended { counted: Some(counted.into_iter().collect()), outcome, began }
+        kept.offsets.extend(offsets);
+        kept.took = took;
+        // any other was let go of by its attempt
+        let own = Some(followed.lease).filter(|_| leased && (broke_off || followed.goes_on));
+        self.keeping.ended(followed.key, kept, own, &outcome);
+        let counted = leased.then(|| counted.into_iter().collect());
+        Ended { counted, outcome, took }
     }
 
     /// A pull was given up.
@@ -249,8 +254,8 @@ impl Following {
     }
 
     /// After each turn: lets go of what no pull will go on from.
-    pub(super) fn turned(&mut self, stock: &Stock) {
-        self.keeping.tidy(stock);
+    pub(super) fn turned(&mut self, stock: &Stock, now: Moment) {
+        self.keeping.tidy(stock, now);
     }
 
     /// Gives all pulls up, and lets go of all leases as long as the bound allows.
@@ -352,11 +357,6 @@ impl Following {
     pub(super) fn node(&self) -> Option<NodeProgress> {
         (!self.tracker.is_idle()).then(|| self.tracker.node())
     }
-}
-
-/// Whether a connection ended under a pull, which says nothing yet about bytes that had come.
-fn broke_off(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Failed(error) if error.broke_off)
 }
 
 fn error(stall: &Stall) -> PullError {

@@ -104,9 +104,7 @@ pub(super) async fn pulled_once(part: ContainerdPart) -> Result<()> {
     let said = std::fs::read_to_string(folder.path().join("pull.err"))?;
     ensure!(status.code() == Some(1) && said.contains("RegistryUnavailable"), "{status}: {said}");
     ensure!(said.contains(&format!("{image}: the download broke off and goes on from where it was: ")), "{said}");
-    let left = stage.containerd.ctr(&["leases", "ls", "-q"]).await?;
-    ensure!(left.trim().is_empty(), "at its end: {left}");
-    Ok(())
+    no_lease_is_left(&stage).await
 }
 
 async fn no_lease_is_left(stage: &Stage) -> Result<()> {

@@ -11,10 +11,10 @@ use super::FAREWELL;
 use crate::{
     clock::Moment,
     desired::TargetKey,
-    image_state::{ImageState, Wait},
+    image_state::ImageState,
     progress::{LeaseId, Offsets},
     runtime::Runtime,
-    stock::Stock,
+    stock::{Outcome, Stock},
 };
 
 /// A lease in a runtime.
@@ -26,13 +26,15 @@ pub(super) struct Lease {
     pub(super) until: Instant,
 }
 
-/// What a download that broke off left behind.
+/// What pulls left behind whose downloads broke off.
+#[derive(Default)]
 pub(super) struct Kept {
-    pub(super) lease: Lease,
-    /// How far its blobs are that are not complete.
+    /// Of all of them: a later one holds nothing of what an earlier one had unpacked.
+    pub(super) leases: Vec<Lease>,
+    /// How far the blobs are that are not complete.
     pub(super) offsets: Offsets,
-    /// When the attempt began that goes on; none where the next one is another attempt.
-    pub(super) began: Option<Moment>,
+    /// How long those took of the attempt that goes on.
+    pub(super) took: Duration,
 }
 
 /// What is kept, by image, and the leases that are being let go of.
@@ -48,12 +50,29 @@ impl Keeping {
         self.kept.get(key)
     }
 
-    pub(super) fn take(&mut self, key: &TargetKey) -> Option<Kept> {
-        self.kept.remove(key)
+    pub(super) fn take(&mut self, key: &TargetKey) -> Kept {
+        self.kept.remove(key).unwrap_or_default()
     }
 
-    pub(super) fn keep(&mut self, key: TargetKey, kept: Kept) {
-        self.kept.insert(key, kept);
+    /// A pull of the image ended in this way; `own` is its lease, where that is still there.
+    pub(super) fn ended(&mut self, key: TargetKey, mut kept: Kept, own: Option<Lease>, outcome: &Outcome) {
+        let stays = match outcome {
+            Outcome::BrokeOff(_) => true,
+            // a network or a runtime that was away for a moment costs nothing of what had come; any other failure may come from it
+            Outcome::Failed(error) => error.class.cools_registry_down() && !kept.leases.is_empty(),
+            Outcome::Interrupted => !kept.leases.is_empty(),
+            Outcome::Pulled { .. } => false,
+        };
+        if !matches!(outcome, Outcome::BrokeOff(_)) {
+            // the next one is another attempt
+            kept.took = Duration::ZERO;
+        }
+        kept.leases.extend(own);
+        if stays {
+            self.kept.insert(key, kept);
+        } else {
+            self.let_all_go(kept);
+        }
     }
 
     /// Lets go of a lease. It ends by itself if it cannot be ended now.
@@ -64,34 +83,40 @@ impl Keeping {
         });
     }
 
-    /// Lets go of what no pull will go on from: the image is there or no longer wanted, or waits for the space that is kept; or
-    /// the lease has ended.
-    pub(super) fn tidy(&mut self, stock: &Stock) {
+    /// Lets go of what no pull will go on from: the image is there or no longer wanted, all pulls wait for the space that is
+    /// kept, or the first lease has ended.
+    pub(super) fn tidy(&mut self, stock: &Stock, now: Moment) {
         if self.kept.is_empty() {
             return;
         }
+        let full = stock.disk_stop(now).is_some();
         let now = Instant::now();
         let over = |key: &TargetKey, kept: &mut Kept| {
-            let wanted = stock.find(key).is_some_and(|index| may_go_on(stock.target(index).1));
-            !wanted || kept.lease.until <= now
+            let may = stock.find(key).is_some_and(|index| may_go_on(stock.target(index).1, full));
+            !may || kept.leases.iter().any(|lease| lease.until <= now)
         };
         let over: Vec<Kept> = self.kept.extract_if(over).map(|(_, kept)| kept).collect();
-        over.into_iter().for_each(|kept| self.let_go(kept.lease));
+        over.into_iter().for_each(|kept| self.let_all_go(kept));
+    }
+
+    /// Lets go of all leases of an image.
+    pub(super) fn let_all_go(&mut self, kept: Kept) {
+        kept.leases.into_iter().for_each(|lease| self.let_go(lease));
     }
 
     /// Lets go of everything, and waits for it as long as the bound allows.
     pub(super) async fn end(&mut self, bound: Duration) {
         let all: Vec<Kept> = self.kept.drain().map(|(_, kept)| kept).collect();
-        all.into_iter().for_each(|kept| self.let_go(kept.lease));
+        all.into_iter().for_each(|kept| self.let_all_go(kept));
         let _ = timeout(bound, async { while self.leaving.join_next().await.is_some() {} }).await;
     }
 }
 
-/// Whether another pull of the image comes, for which its bytes are worth their space.
-fn may_go_on(state: &ImageState) -> bool {
+/// Whether another pull of the image comes, for which its bytes are worth their space on a disk that is full, or is not.
+fn may_go_on(state: &ImageState, full: bool) -> bool {
     match state {
-        ImageState::Pulling { .. } | ImageState::BackOff { .. } => true,
-        ImageState::Pending { why, .. } => *why != Wait::Disk,
+        ImageState::Pulling { .. } => true,
+        ImageState::Pending { .. } | ImageState::BackOff { .. } => !full,
         ImageState::Present { .. }
         | ImageState::Missing { .. }
         | ImageState::Invalid { .. }
