@@ -88,8 +88,9 @@ impl Cooldowns {
         if let Some(before) = before.filter(|b| refused.began < b.failures.last) {
             // but that it limits requests, where the first of them met something else
             if !(refused.limited && before.is_noted()) {
-                let known = self.registries.get_mut(registry);
-                known.into_iter().for_each(|known| known.limited |= refused.limited);
+                if let Some(known) = self.registries.get_mut(registry) {
+                    known.limited |= refused.limited;
+                }
                 return;
             }
         }

@@ -96,18 +96,24 @@ impl Keeping {
             !may || kept.leases.iter().any(|lease| lease.until <= now)
         };
         let over: Vec<Kept> = self.kept.extract_if(over).map(|(_, kept)| kept).collect();
-        over.into_iter().for_each(|kept| self.let_all_go(kept));
+        for kept in over {
+            self.let_all_go(kept);
+        }
     }
 
     /// Lets go of all leases of an image.
     pub(super) fn let_all_go(&mut self, kept: Kept) {
-        kept.leases.into_iter().for_each(|lease| self.let_go(lease));
+        for lease in kept.leases {
+            self.let_go(lease);
+        }
     }
 
     /// Lets go of everything, and waits for it as long as the bound allows.
     pub(super) async fn end(&mut self, bound: Duration) {
         let all: Vec<Kept> = self.kept.drain().map(|(_, kept)| kept).collect();
-        all.into_iter().for_each(|kept| self.let_all_go(kept));
+        for kept in all {
+            self.let_all_go(kept);
+        }
         let _ = timeout(bound, async { while self.leaving.join_next().await.is_some() {} }).await;
     }
 }
