@@ -47,7 +47,7 @@ bench: ## whole-job ratios on a real containerd, an idle agent, and the pure par
 # how often each number of pulls at once is tried, and what else benches/parallelism.rs reads
 PARALLELISM_ROUNDS ?= 3
 
-parallelism: ## time to warm at every number of pulls at once against `auto`, on each containerd and network; writes docs/benchmarks.md and plots (an hour)
+parallelism: ## time to warm at every number of pulls at once against `auto`, on each containerd and network; writes docs/benchmarks.md and plots (over an hour a round)
 	@hack/install-parts
 	@[ -n "$${PREPULL_BIN:-}" ] || $(CARGO) build --quiet --release --bin prepull
 	@rm -f "$(TARGET)/parallelism.jsonl"
