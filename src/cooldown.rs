@@ -85,14 +85,13 @@ impl Cooldowns {
     /// nothing new of whether it is well.
     pub fn failed(&mut self, registry: &RegistryHost, refused: Refused, now: Moment, random: f64) {
         let before = self.registries.get(registry).copied().filter(|b| !b.is_forgotten(now));
-        if let Some(before) = before.filter(|b| refused.began < b.failures.last) {
+        let tells_nothing = |b: &Cooling| refused.began < b.failures.last && !(refused.limited && b.is_noted());
+        if before.as_ref().is_some_and(tells_nothing) {
             // but that it limits requests, where the first of them met something else
-            if !(refused.limited && before.is_noted()) {
-                if let Some(known) = self.registries.get_mut(registry) {
-                    known.limited |= refused.limited;
-                }
-                return;
+            if let Some(known) = self.registries.get_mut(registry) {
+                known.limited |= refused.limited;
             }
+            return;
         }
         // one that had begun to open again fails for the first time again
         let in_a_row = before.filter(|b| b.open == 1 && !b.answered).map(|b| b.failures);
@@ -160,6 +159,10 @@ mod tests {
         Moment::after_start(Duration::from_secs(seconds))
     }
 
+    fn quay() -> RegistryHost {
+        ImageRef::parse("q.io/a").unwrap().registry().clone()
+    }
+
     fn refused(began: u64) -> Refused {
         Refused { began: at(began), limited: false, moved: false }
     }
@@ -170,7 +173,7 @@ mod tests {
 
     #[test]
     fn closes_then_lets_one_try_then_opens() {
-        let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
+        let registry = quay();
         let mut all = Cooldowns::default();
         assert_eq!(all.admission(&registry, at(0)), Admission::Open);
         all.failed(&registry, refused(0), at(1), 0.0);
@@ -190,7 +193,7 @@ mod tests {
 
     #[test]
     fn one_download_that_broke_off_closes_nothing_and_the_next_failure_does() {
-        let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
+        let registry = quay();
         let broken = |began| Refused { limited: false, moved: true, ..refused(began) };
         let mut all = Cooldowns::default();
         all.failed(&registry, broken(0), at(5), 0.0);
@@ -211,7 +214,7 @@ mod tests {
 
     /// How a registry opens after a cool-down until second 11: pulls end well so often a second from then on.
     fn opens(refused: Refused, seconds: u64, a_second: u64) -> Vec<Admission> {
-        let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
+        let registry = quay();
         let mut all = Cooldowns::default();
         all.failed(&registry, refused, at(1), 0.0);
         let look = |second| {
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_first_failure_of_several_does_not_hide_that_requests_were_limited() {
-        let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
+        let registry = quay();
         let slowly = |first: Refused| {
             let mut all = Cooldowns::default();
             all.failed(&registry, first, at(1), 0.0);
@@ -250,7 +253,7 @@ mod tests {
 
     #[test]
     fn ten_quiet_minutes_are_enough() {
-        let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
+        let registry = quay();
         let mut all = Cooldowns::default();
         all.failed(&registry, limiting(0), at(1), 0.0);
         all.succeeded(&registry, at(11), at(12));
@@ -265,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_limits_again_while_it_opens_waits_no_longer_than_at_first() {
-        let registry = ImageRef::parse("q.io/a").unwrap().registry().clone();
+        let registry = quay();
         let mut all = Cooldowns::default();
         all.failed(&registry, limiting(0), at(1), 0.0);
         all.succeeded(&registry, at(11), at(12));

@@ -170,7 +170,7 @@ pub struct Tracker {
     node_pace: Pace,
     /// When any byte last moved in the runtime, or a place in its queue became free.
     moved_at: Moment,
-    offsets: HashMap<Digest, u64>,
+    offsets: Offsets,
     /// Whether a lease was ever seen to hold anything: then an empty one means that nothing came, whatever else moves.
     leases_hold: bool,
 }
@@ -286,7 +286,7 @@ impl Tracker {
 
     /// Whether any download of the runtime went on, began or ended since the last sample.
     fn note_movement(&mut self, sample: &Sample, now: Moment) -> bool {
-        let offsets: HashMap<_, _> = sample.ingests.iter().map(|(d, i)| (d.clone(), i.offset)).collect();
+        let offsets: Offsets = sample.ingests.iter().map(|(d, i)| (d.clone(), i.offset)).collect();
         let moved = offsets != self.offsets;
         if moved {
             self.moved_at = now;

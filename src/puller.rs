@@ -108,13 +108,9 @@ fn lost(status: &Status) -> bool {
 /// Asks for size and digest of what was pulled. The pull succeeded, so an answer that does not say more, or comes too late, is
 /// no failure.
 pub async fn what_came(runtime: &Runtime, target: &Target, pulled: Pulled) -> Outcome {
-    let stored = match timeout(MOST_ASKED, runtime.stored(target)).await {
-        Ok(Ok(Some(stored))) => stored,
-        Ok(Ok(None) | Err(_)) | Err(_) => {
-            Stored { digest: error_text::one_line(&pulled.image_ref).into(), size: 0, pinned: false }
-        }
-    };
-    Outcome::Pulled { stored, credential: pulled.credential }
+    let told = timeout(MOST_ASKED, runtime.stored(target)).await.ok().and_then(Result::ok).flatten();
+    let named = || Stored { digest: error_text::one_line(&pulled.image_ref).into(), size: 0, pinned: false };
+    Outcome::Pulled { stored: told.unwrap_or_else(named), credential: pulled.credential }
 }
 
 /// Texts that a registry could echo. User and password together are what basic authentication encodes.

@@ -241,7 +241,7 @@ impl<R: Reporter> Keeper<R> {
     /// Whether this keeper works once, and has.
     fn finished(&self) -> bool {
         let Some(once) = self.once else { return false };
-        if once.retry_until.is_some_and(|until| self.clock.now() >= until) {
+        if self.is_over(self.clock.now()) {
             // what runs may end; what still waits would wait beyond the time that was given
             return self.pulling.is_empty();
         }

@@ -115,19 +115,20 @@ impl Follow {
         self.leased_at.get()?;
         let well = matches!(outcome, Outcome::Pulled { .. });
         let sample = timeout(FAREWELL, runtime.brought(self.number, &self.lease, well)).await.ok().and_then(Result::ok);
-        if !self.stays(outcome) {
+        if !stays(outcome, self.goes_on) {
             // it ends by itself if it cannot be ended now
             let _ = timeout(FAREWELL, runtime.release(&self.lease)).await;
         }
         sample
     }
+}
 
-    /// Whether another pull may go on from this one: the lease is then let go of later.
-    fn stays(&self, outcome: &Outcome) -> bool {
-        match outcome {
-            Outcome::Failed(error) => error.broke_off || self.goes_on,
-            Outcome::Pulled { .. } | Outcome::Interrupted | Outcome::BrokeOff(_) => false,
-        }
+/// Whether an attempt leaves its lease to [`Following::end`], because another pull may go on from this one. `goes_on` says
+/// whether this one went on from an earlier pull.
+fn stays(outcome: &Outcome, goes_on: bool) -> bool {
+    match outcome {
+        Outcome::Failed(error) => error.broke_off || goes_on,
+        Outcome::Pulled { .. } | Outcome::Interrupted | Outcome::BrokeOff(_) => false,
     }
 }
 
@@ -229,15 +230,13 @@ impl Following {
         }
         let offsets = last.map(|last| last.offsets(number)).unwrap_or_default();
         let may = may && kept.leases.len() < MOST_LEASES;
-        let broke_off = matches!(&ended.outcome, Outcome::Failed(error) if error.broke_off);
+        let own = Some(followed.lease).filter(|_| leased && stays(&ended.outcome, followed.goes_on));
         let outcome = match ended.after(gained).outcome {
             Outcome::Failed(error) if error.broke_off && may && goes_on(gained, &offsets) => Outcome::BrokeOff(error),
             outcome => outcome,
         };
         kept.offsets.extend(offsets);
         kept.took = took;
-        // any other was let go of by its attempt
-        let own = Some(followed.lease).filter(|_| leased && (broke_off || followed.goes_on));
         self.keeping.ended(followed.key, kept, own, &outcome);
         let counted = leased.then(|| counted.into_iter().collect());
         Ended { counted, outcome, took }

@@ -18,7 +18,6 @@ use crate::{
 };
 
 /// A lease in a runtime.
-#[derive(Clone)]
 pub(super) struct Lease {
     pub(super) runtime: Runtime,
     pub(super) id: LeaseId,
@@ -54,7 +53,7 @@ impl Keeping {
         self.kept.remove(key).unwrap_or_default()
     }
 
-    /// A pull of the image ended in this way; `own` is its lease, where that is still there.
+    /// A pull of the image ended in this way; `own` is its lease, where its attempt left it.
     pub(super) fn ended(&mut self, key: TargetKey, mut kept: Kept, own: Option<Lease>, outcome: &Outcome) {
         let stays = match outcome {
             Outcome::BrokeOff(_) => true,
