@@ -15,6 +15,7 @@ use crate::{
     prometheus::{Prometheus, hurried},
     render::Overlay,
     support::{
+        agent::undisturbed,
         monitoring::{self, Use},
         operator::Definitions,
         tcp_proxy::TcpProxy,
@@ -70,11 +71,6 @@ impl Drop for Stopped {
     }
 }
 
-/// A list with a mark of the disk that is named: the default one would stop all pulls on a machine whose disk happens to be fuller.
-fn list_up_to(percent: u8, images: &[&str]) -> String {
-    format!("limits: {{maxDiskUsage: {percent}%}}\n{}", list(images))
-}
-
 /// The alerts that fire, and the labels of each.
 async fn firing(prometheus: &Prometheus) -> Result<Vec<Value>> {
     let series = prometheus.now("ALERTS{alertstate=\"firing\"}").await?;
@@ -92,7 +88,7 @@ pub(crate) async fn observed((part, definitions, (_, program)): Parts) -> Result
     let overlay = Overlay::with(&["components/monitoring"])
         .container("env: [{name: PREPULL_RESYNC, value: 2s}]")
         .image_store(kube.dir());
-    kube.install_warm(&overlay, &list_up_to(100, &[&good, &some])).await?;
+    kube.install_warm(&overlay, &undisturbed(&list(&[&good, &some]))).await?;
     kube.until_everywhere(&some).await?;
     let stored = |kind: &str| kube.json(&format!("get {kind} prepull -n {NAMESPACE}"));
     let (monitor, rule) = (stored("podmonitor")?, stored("prometheusrule")?);
@@ -120,7 +116,7 @@ async fn watch(kube: &Kube, prometheus: &Prometheus, line: TcpProxy, [good, some
     for node in &NODES[1..] {
         kube.runtime_of(node).await?.remove(some).await?;
     }
-    kube.edit(&list_up_to(100, &[good, some, &nowhere, "Bad//"]))?;
+    kube.edit(&undisturbed(&list(&[good, some, &nowhere, "Bad//"])))?;
     let wanted = [
         ("PrepullImageFailingEverywhere", "image", nowhere.as_str()),
         ("PrepullImageFailingEverywhere", "image", "Bad//"),
@@ -145,7 +141,7 @@ async fn watch(kube: &Kube, prometheus: &Prometheus, line: TcpProxy, [good, some
 
     // a disk that is too full for a list that wants it nearly empty
     let full = pushed("monitoring/full").await?;
-    kube.edit(&list_up_to(1, &[good, some, &nowhere, "Bad//", &full]))?;
+    kube.edit(&format!("limits: {{maxDiskUsage: 1%}}\n{}", list(&[good, some, &nowhere, "Bad//", &full])))?;
     kube.until("a disk is too full", async || {
         let firing = firing(prometheus).await?;
         let full =
@@ -167,7 +163,7 @@ async fn watch(kube: &Kube, prometheus: &Prometheus, line: TcpProxy, [good, some
     }
     drop(stopped);
 
-    kube.edit(&list_up_to(100, &[good]))?;
+    kube.edit(&undisturbed(&list(&[good])))?;
     quiet(kube, prometheus).await
 }
 

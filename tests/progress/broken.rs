@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     PATIENCE, agent,
     bytes::{HOST, Stage, random},
-    support::{containerd::Containerd, parts::ContainerdPart, process},
+    support::{containerd::Containerd, parts::ContainerdPart},
 };
 
 /// Of each image here.
@@ -42,7 +42,7 @@ pub(super) async fn resumed(part: ContainerdPart) -> Result<()> {
     ensure!(ends.len() == 1 && ends[0].contains("success") && ends[0].ends_with(" 1"), "{ends:?}");
     ensure!(agent.log().matches("goes on from where it was").count() == 2, "{}", agent.log());
     ensure!(agent.log().matches("could not be pulled").count() == 0, "{}", agent.log());
-    no_lease_is_left(&stage).await
+    stage.until_no_lease_is_left().await
 }
 
 /// Connections are reset in the middle, and then again and again before much more has come.
@@ -77,7 +77,7 @@ pub(super) async fn given_up(part: ContainerdPart) -> Result<()> {
     agent.until_warm(PATIENCE).await?;
     let rest = stage.line.traffic().down - sent;
     ensure!(rest < size - (2 << 20), "{rest} bytes came after the back-off of {size}");
-    no_lease_is_left(&stage).await
+    stage.until_no_lease_is_left().await
 }
 
 /// A pull without a cluster ends when its image fails, and its lease with it.
@@ -86,10 +86,7 @@ pub(super) async fn pulled_once(part: ContainerdPart) -> Result<()> {
     let image = stage.push("team/app:1", &[random(1, MIB)?]).await?;
     stage.line.change(|line| line.bytes_per_second = Some(4 << 20));
     let folder = tempfile::tempdir()?;
-    let mut command = process::command(env!("CARGO_BIN_EXE_prepull").as_ref());
-    command.arg("pull").arg(&image).arg("--runtime-endpoint").arg(stage.containerd.socket());
-    command.env("PREPULL_KUBELET_ROOT", folder.path()).env("HOME", folder.path());
-    let mut running = process::Running::start("pull", command, folder.path())?;
+    let mut running = stage.pull_once(&image, folder.path())?;
     stage.line.wait_until(PATIENCE, |traffic| traffic.down > 4 << 20).await?;
     stage.line.change(|line| line.bytes_per_second = Some(1 << 18));
     let end = Instant::now() + PATIENCE;
@@ -104,17 +101,5 @@ pub(super) async fn pulled_once(part: ContainerdPart) -> Result<()> {
     let said = std::fs::read_to_string(folder.path().join("pull.err"))?;
     ensure!(status.code() == Some(1) && said.contains("RegistryUnavailable"), "{status}: {said}");
     ensure!(said.contains(&format!("{image}: the download broke off and goes on from where it was: ")), "{said}");
-    no_lease_is_left(&stage).await
-}
-
-async fn no_lease_is_left(stage: &Stage) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(5);
-    loop {
-        let left = stage.containerd.ctr(&["leases", "ls", "-q"]).await?;
-        if left.trim().is_empty() {
-            return Ok(());
-        }
-        ensure!(Instant::now() < end, "{left}");
-        sleep(Duration::from_millis(50)).await;
-    }
+    stage.until_no_lease_is_left().await
 }

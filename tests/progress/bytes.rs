@@ -1,6 +1,6 @@
 //! Bytes, phases and speed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -39,6 +39,27 @@ impl Stage {
     pub(super) async fn push(&self, name: &str, layers: &[Layer]) -> Result<String> {
         self.registry.push(name, &Image::new(name, layers)).await?;
         Ok(format!("{HOST}/{name}"))
+    }
+
+    /// Starts `prepull pull`, which writes into `pull.err` of a folder of its own.
+    pub(super) fn pull_once(&self, image: &str, folder: &Path) -> Result<process::Running> {
+        let mut command = process::command(env!("CARGO_BIN_EXE_prepull").as_ref());
+        command.arg("pull").arg(image).arg("--runtime-endpoint").arg(self.containerd.socket());
+        command.env("PREPULL_KUBELET_ROOT", folder).env("HOME", folder);
+        process::Running::start("pull", command, folder)
+    }
+
+    /// Leases end beside what goes on.
+    pub(super) async fn until_no_lease_is_left(&self) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left = self.containerd.ctr(&["leases", "ls", "-q"]).await?;
+            if left.trim().is_empty() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "these are left: {left}");
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Bytes that the registry sent as answers to reads below `/v2/`, all repositories together.
@@ -192,15 +213,7 @@ pub(super) async fn no_lease_left(part: ContainerdPart) -> Result<()> {
         } else {
             agent.edit("images: []\n")?;
         }
-        let end = Instant::now() + Duration::from_secs(5);
-        loop {
-            let left = leases().await?;
-            if left.trim().is_empty() {
-                break;
-            }
-            ensure!(Instant::now() < end, "after it was given up: {left}");
-            sleep(Duration::from_millis(50)).await;
-        }
+        stage.until_no_lease_is_left().await?;
     }
     Ok(())
 }
@@ -211,10 +224,7 @@ pub(super) async fn pull_tells(part: ContainerdPart) -> Result<()> {
     let image = stage.push("team/app:1", &[random(1, 16)?]).await?;
     stage.line.change(|line| line.bytes_per_second = Some(1 << 20));
     let folder = tempfile::tempdir()?;
-    let mut command = process::command(env!("CARGO_BIN_EXE_prepull").as_ref());
-    command.arg("pull").arg(&image).arg("--runtime-endpoint").arg(stage.containerd.socket());
-    command.env("PREPULL_KUBELET_ROOT", folder.path()).env("HOME", folder.path());
-    let mut running = process::Running::start("pull", command, folder.path())?;
+    let mut running = stage.pull_once(&image, folder.path())?;
     let end = Instant::now() + PATIENCE;
     let status = loop {
         if let Some(status) = running.ended() {
