@@ -6,11 +6,10 @@ use std::{collections::HashMap, fmt::Write as _, hint::black_box, sync::Arc};
 use criterion::{Criterion, criterion_group, criterion_main};
 use prepull::{
     clock::Moment,
-    cri::Image,
     desired::{Desired, SourcedList},
     image_ref::ImageRef,
     list::{ImageList, affinity::NodeFacts},
-    stock::{Observation, Stock},
+    stock::{ListedImage, Observation, Stock},
 };
 
 const ENTRIES: usize = 10_000;
@@ -31,9 +30,9 @@ fn lists() -> [SourcedList; 1] {
     [SourcedList { source: "bench".into(), revision: "r".into(), namespace: None, list }]
 }
 
-fn present() -> Vec<Image> {
+fn present() -> Vec<ListedImage> {
     (0..ENTRIES)
-        .map(|n| Image { id: format!("sha256:{n:064x}"), repo_tags: vec![name(n)], ..Image::default() })
+        .map(|n| ListedImage { id: format!("sha256:{n:064x}"), repo_tags: vec![name(n)], ..ListedImage::default() })
         .collect()
 }
 

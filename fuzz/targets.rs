@@ -32,7 +32,7 @@ use prepull::{
     pins::{self, Change, Pinning, Record, Wanted},
     progress::document::Document,
     runtime::{StoreEvent, event_of, record_of},
-    stock::{Observation, Stock, stored_of},
+    stock::{ListedImage, Observation, Stock, stored_of},
 };
 use prost::Message as _;
 use secrecy::SecretString;
@@ -281,15 +281,19 @@ pub(crate) fn fleet_answer(data: &[u8]) {
 /// What a runtime lists.
 pub(crate) fn cri_answer(data: &[u8]) {
     if let Ok(answer) = cri::ImageStatusResponse::decode(data)
-        && let Some(image) = &answer.image
+        && let Some(image) = answer.image
     {
-        stored_of(image, "registry.example.com/team/app:v1");
+        stored_of(&image.into(), "registry.example.com/team/app:v1");
     }
     let Ok(answer) = cri::ListImagesResponse::decode(data) else { return };
     let list = ImageList::parse("images: [registry.example.com/team/app:v1, nginx]").expect("a list");
     let list = SourcedList { source: "fuzz".into(), revision: "r".into(), namespace: None, list: Arc::new(list) };
     let desired = Desired::merge(&[list], &NodeFacts::default());
-    let observation = Observation::new(Moment::default(), Some(answer.images), HashMap::new());
+    let observation = Observation::new(
+        Moment::default(),
+        Some(answer.images.into_iter().map(ListedImage::from).collect()),
+        HashMap::new(),
+    );
     let mut stock = Stock::new(true);
     stock.apply(desired, Moment::default());
     stock.looked_at(&observation, Moment::default());

@@ -31,7 +31,6 @@ pub use report::{LogReporter, Reporter};
 pub use wiring::ClusterOptions;
 
 use crate::{
-    clock::Clock,
     credentials::lookup::Credentials,
     http,
     kubernetes::{
@@ -40,6 +39,7 @@ use crate::{
     },
     list::affinity::NodeFacts,
     metrics::Metrics,
+    process_clock::Clock,
     runtime::Endpoint,
 };
 

@@ -10,7 +10,6 @@ mod options;
 pub mod output;
 mod pull;
 mod status;
-pub mod table;
 
 use std::{path::Path, process::ExitCode};
 

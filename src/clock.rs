@@ -35,29 +35,6 @@ impl Sub<Duration> for Moment {
     }
 }
 
-/// The running clock: where moments come from, and what they are called on the wall.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    start: tokio::time::Instant,
-}
-
-impl Clock {
-    /// Starts now.
-    pub fn start() -> Self {
-        Self { start: tokio::time::Instant::now() }
-    }
-
-    /// This moment.
-    pub fn now(&self) -> Moment {
-        Moment(self.start.elapsed())
-    }
-
-    /// The runtime's instant for a moment, for sleeping until it.
-    pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
-        self.start + moment.0
-    }
-}
-
 /// Wall-clock time of a moment in RFC 3339, in whole seconds and UTC. The wall clock is read when somebody asks, so a
 /// clock that jumps changes what is shown and never what is done.
 pub fn rfc3339(moment: Moment, now: Moment, wall: SystemTime) -> String {

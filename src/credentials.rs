@@ -21,49 +21,9 @@ pub mod cloud;
 
 use std::fmt;
 
-use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use secrecy::SecretString;
 
-use crate::cri::AuthConfig;
-
-/// Where a credential came from, as `prepull explain` and the status name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// A Secret that the entry names, or that `--pull-secret` gives.
-    PullSecret,
-    /// A Secret that the entry's service account names.
-    ServiceAccount,
-    /// The node's docker config file.
-    DockerConfig,
-    /// A kubelet credential provider plugin.
-    ExecPlugin,
-    /// A built-in cloud lookup.
-    Cloud,
-}
-
-impl Source {
-    /// All values, for metrics that show each from the start.
-    pub const ALL: [Self; 5] =
-        [Self::PullSecret, Self::ServiceAccount, Self::DockerConfig, Self::ExecPlugin, Self::Cloud];
-
-    /// The name in JSON, labels and tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PullSecret => "pull-secret",
-            Self::ServiceAccount => "service-account",
-            Self::DockerConfig => "docker-config",
-            Self::ExecPlugin => "exec-plugin",
-            Self::Cloud => "cloud",
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+pub use crate::credential_source::Source;
 
 /// What is handed to the runtime. Debug prints nothing of the secrets, and dropping it wipes them.
 #[derive(Clone, Default)]
@@ -81,21 +41,6 @@ pub struct Auth {
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Auth").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
-impl Auth {
-    /// The CRI message, with user name and password (and tokens where a config has them), as the kubelet fills it:
-    /// `auth` and `server_address` stay empty.
-    pub fn to_cri(&self) -> AuthConfig {
-        let token = |t: &Option<SecretString>| t.as_ref().map_or_else(String::new, |t| t.expose_secret().to_owned());
-        AuthConfig {
-            username: self.username.clone(),
-            password: self.password.expose_secret().to_owned(),
-            identity_token: token(&self.identity_token),
-            registry_token: token(&self.registry_token),
-            ..AuthConfig::default()
-        }
     }
 }
 

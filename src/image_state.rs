@@ -2,7 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{backoff::Failures, clock::Moment, credentials::Source, error_class::PullError, image_ref::PullPolicy};
+use crate::{
+    backoff::Failures, clock::Moment, credential_source::Source, error_class::PullError, image_ref::PullPolicy,
+};
 
 /// What the runtime says about an image in its store.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use zeroize::Zeroizing;
 
 use crate::{
     credentials::{Auth, Credential},
+    cri::AuthConfig,
     desired::Target,
     error_class::{Code, ErrorClass, PullError},
     error_text,
@@ -82,7 +83,7 @@ async fn try_one(
     deadline: Instant,
 ) -> Try {
     let namespace = target.pull_secrets.first().and_then(|s| s.namespace.as_deref());
-    let auth = credential.map(|c| c.auth.to_cri());
+    let auth = credential.map(|c| auth_config(&c.auth));
     match timeout_at(deadline, runtime.pull(spec_of(target), auth, namespace, lease)).await {
         Err(_) => Try::TimedOut,
         Ok(Ok(image_ref)) => Try::Pulled(image_ref),
@@ -111,6 +112,19 @@ pub async fn what_came(runtime: &Runtime, target: &Target, pulled: Pulled) -> Ou
     let told = timeout(MOST_ASKED, runtime.stored(target)).await.ok().and_then(Result::ok).flatten();
     let named = || Stored { digest: error_text::one_line(&pulled.image_ref).into(), size: 0, pinned: false };
     Outcome::Pulled { stored: told.unwrap_or_else(named), credential: pulled.credential }
+}
+
+/// Returns CRI's message for a credential, filled as the kubelet fills it: user name, password and, where a docker config has them,
+/// tokens; `auth` and `server_address` stay empty.
+fn auth_config(auth: &Auth) -> AuthConfig {
+    let token = |t: &Option<SecretString>| t.as_ref().map_or_else(String::new, |t| t.expose_secret().to_owned());
+    AuthConfig {
+        username: auth.username.clone(),
+        password: auth.password.expose_secret().to_owned(),
+        identity_token: token(&auth.identity_token),
+        registry_token: token(&auth.registry_token),
+        ..AuthConfig::default()
+    }
 }
 
 /// Texts that a registry could echo. User and password together are what basic authentication encodes.

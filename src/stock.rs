@@ -7,7 +7,7 @@ mod warmth;
 
 use std::{collections::HashMap, sync::Arc};
 
-pub use observation::{Observation, stored_of};
+pub use observation::{ListedImage, Observation, stored_of};
 pub use warmth::Warmth;
 
 use crate::{

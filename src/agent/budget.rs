@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     budget::{Admission, Answer, Ask, Budget, Event, Need},
-    clock::{Clock, Moment},
+    clock::Moment,
     image_state::Wait,
+    process_clock::Clock,
     status::Status,
 };
 

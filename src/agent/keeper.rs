@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     budget::Need,
-    clock::{Clock, Moment},
+    clock::Moment,
     credentials::lookup::Credentials,
     desired::TargetKey,
     http::Query,
@@ -37,6 +37,7 @@ use crate::{
     list::affinity::NodeFacts,
     metrics::Metrics,
     plan::Action,
+    process_clock::Clock,
     runtime::Runtime,
     status::Status,
     stock::{Outcome, Stock},

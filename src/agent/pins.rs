@@ -10,8 +10,8 @@ use tokio::{
 use tonic::{Code, Status as RpcStatus};
 
 use crate::{
-    cli::table::bytes,
     desired::RowKind,
+    display::bytes,
     error_text::one_line,
     image_ref::ImageRef,
     list::units::written_bytes,

@@ -13,7 +13,6 @@ use super::{
     telling::ClusterReporter,
 };
 use crate::{
-    clock::Clock,
     kubernetes::{
         configmaps::{self, ConfigMapName, Selection},
         events::{self, Subjects},
@@ -25,6 +24,7 @@ use crate::{
     },
     node_view::NodeView,
     node_writes::{NodeWrites, Parts},
+    process_clock::Clock,
 };
 
 /// Follows a file.

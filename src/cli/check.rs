@@ -7,9 +7,10 @@ use std::{collections::HashSet, fmt::Write as _, path::PathBuf, process::ExitCod
 use serde::Serialize;
 
 use self::meaning::{LimitsMeaning, Meaning};
-use super::{NOT_SO, options::OutputArgs, output, table::table};
+use super::{NOT_SO, options::OutputArgs, output};
 use crate::{
     budget,
+    display::table,
     list::{ImageList, ListProblem, revision},
     list_file,
 };

@@ -2,9 +2,10 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use super::{NOT_SO, WRONG_USAGE, cluster::ClusterArgs, images::or_twin, output, output::Format, table::table};
+use super::{NOT_SO, WRONG_USAGE, cluster::ClusterArgs, images::or_twin, output, output::Format};
 use crate::{
     discovery::{Detail, Found, FoundImage, ListText, Tally, workload::Kind},
+    display::table,
     kubernetes::{
         configmaps::ConfigMapName,
         discovered::{self, Applied},

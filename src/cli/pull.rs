@@ -29,12 +29,12 @@ use crate::{
         on_signals,
         sources::SourceNames,
     },
-    clock::Clock,
     image_ref::ImageRef,
     io_pressure,
     list::{Entry, EntrySpec, ImageList},
     metrics::Metrics,
     page::text,
+    process_clock::Clock,
     status::{ImageStatus, Status},
 };
 
@@ -167,5 +167,5 @@ fn summary(status: &Status) -> String {
     let wanted = status.images.iter().filter(|i| i.state != "NotForThisNode").count();
     let there = status.images.iter().filter(|i| i.present && i.state == "Present").count();
     let bytes: u64 = status.images.iter().filter_map(|i| i.size_bytes).sum();
-    format!("{there} of {wanted} images are present, {} in the store", super::table::bytes(bytes))
+    format!("{there} of {wanted} images are present, {} in the store", crate::display::bytes(bytes))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Marks, Usage};
-use crate::{cli::table::bytes, clock::Moment, error_text::one_line};
+use crate::{clock::Moment, display::bytes, error_text::one_line};
 
 /// Why the disk stops a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]

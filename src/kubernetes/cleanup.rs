@@ -11,7 +11,7 @@ use super::{
     watch::{Told, Trouble, Watch},
     writes::Writer,
 };
-use crate::{clock::Clock, node_view::NodeView, node_writes::LABEL, retries::Retries};
+use crate::{node_view::NodeView, node_writes::LABEL, process_clock::Clock, retries::Retries};
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);

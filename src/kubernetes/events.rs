@@ -23,10 +23,11 @@ use super::{
     watch::Trouble,
 };
 use crate::{
-    clock::{Clock, Moment},
+    clock::Moment,
     error_text::one_line,
     node_view::NodeView,
     notices::{Ledger, Notice, Telling},
+    process_clock::Clock,
 };
 
 const CONTROLLER: &str = "prepull.dev/agent";

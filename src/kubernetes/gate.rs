@@ -24,9 +24,10 @@ use super::{
 };
 use crate::{
     agent::ReadyWhen,
-    clock::{Clock, rfc3339},
+    clock::rfc3339,
     node_report::{NodeReport, Readiness},
     node_writes::GRACE,
+    process_clock::Clock,
     retries::Retries,
 };
 

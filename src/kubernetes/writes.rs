@@ -19,10 +19,11 @@ use super::{
     watch::Trouble,
 };
 use crate::{
-    clock::{Clock, rfc3339},
+    clock::rfc3339,
     node_report::NodeReport,
     node_view::NodeView,
     node_writes::{LABEL, NodeWrites, StateWrite},
+    process_clock::Clock,
 };
 
 /// A guard that stood so recently stands still.

@@ -6,7 +6,7 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use super::{grouped, spoken};
 use crate::{
-    cli::table::bytes,
+    display::bytes,
     error_text::one_line,
     image_state::Wait,
     status::{ImageStatus, Status},

@@ -7,7 +7,7 @@ use super::{
     groups::{downloaded, together},
 };
 use crate::{
-    cli::table::{bytes, table},
+    display::{bytes, table},
     error_text::one_line,
     status::{ImageStatus, Status},
 };

@@ -8,9 +8,10 @@ use tonic::{Code, Status};
 use super::{Runtime, spec_of};
 use crate::{
     clock::Moment,
+    cri,
     desired::Target,
     image_state::Stored,
-    stock::{Observation, stored_of},
+    stock::{ListedImage, Observation, stored_of},
 };
 
 /// `ImageStatus` calls at once.
@@ -21,7 +22,7 @@ impl Runtime {
     /// decide. That is all of them where the runtime has no `ListImages`.
     pub async fn look(&self, targets: Vec<Target>, began: Moment) -> Result<Observation, Status> {
         let listed = match self.list().await {
-            Ok(listed) => Some(listed),
+            Ok(listed) => Some(listed.into_iter().map(ListedImage::from).collect()),
             Err(status) if status.code() == Code::Unimplemented => None,
             Err(status) => return Err(status),
         };
@@ -53,7 +54,14 @@ impl Runtime {
     /// What the store has of one target, by the text that the kubelet would ask with.
     pub async fn stored(&self, target: &Target) -> Result<Option<Stored>, Status> {
         let found = self.status(spec_of(target)).await?;
-        Ok(found.map(|image| stored_of(&image, &target.key.canonical)))
+        Ok(found.map(|image| stored_of(&image.into(), &target.key.canonical)))
+    }
+}
+
+impl From<cri::Image> for ListedImage {
+    fn from(image: cri::Image) -> Self {
+        let cri::Image { id, repo_tags, repo_digests, size, pinned, .. } = image;
+        Self { id, repo_tags, repo_digests, size, pinned }
     }
 }
 

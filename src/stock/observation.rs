@@ -4,10 +4,24 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     clock::Moment,
-    cri,
     desired::{Target, TargetKey},
     image_state::Stored,
 };
+
+/// An image of the runtime's store, as CRI describes it.
+#[derive(Debug, Clone, Default)]
+pub struct ListedImage {
+    /// The image ID, which is the digest of its configuration.
+    pub id: String,
+    /// Names with a tag.
+    pub repo_tags: Vec<String>,
+    /// Names with a digest.
+    pub repo_digests: Vec<String>,
+    /// Bytes, as the runtime counts them.
+    pub size: u64,
+    /// Whether the kubelet's garbage collector leaves it.
+    pub pinned: bool,
+}
 
 /// One look at the store.
 ///
@@ -28,7 +42,7 @@ pub struct Observation {
 
 impl Observation {
     /// From the answers of `ListImages` and of `ImageStatus`.
-    pub fn new(began: Moment, listed: Option<Vec<cri::Image>>, asked: HashMap<TargetKey, Option<Stored>>) -> Self {
+    pub fn new(began: Moment, listed: Option<Vec<ListedImage>>, asked: HashMap<TargetKey, Option<Stored>>) -> Self {
         let mut by_name = HashMap::new();
         let complete = listed.is_some();
         for image in listed.unwrap_or_default() {
@@ -57,7 +71,7 @@ impl Observation {
 }
 
 /// What an image is stored as, seen by one of its names.
-pub fn stored_of(image: &cri::Image, name: &str) -> Stored {
+pub fn stored_of(image: &ListedImage, name: &str) -> Stored {
     let own = name.split_once('@').map(|(_, digest)| digest);
     let repository = repository_of(name);
     let listed = || {
@@ -90,16 +104,16 @@ mod tests {
 
     #[test]
     fn the_digest_of_a_tag_is_that_of_its_own_repository() {
-        let image = cri::Image {
+        let image = ListedImage {
             id: "sha256:c".into(),
             repo_tags: vec!["h:5000/b:1".into()],
             repo_digests: vec!["h:5000/a@sha256:1".into(), "h:5000/b@sha256:2".into()],
             size: 7,
-            ..cri::Image::default()
+            ..ListedImage::default()
         };
         assert_eq!(&*stored_of(&image, "h:5000/b:1").digest, "sha256:2");
         assert_eq!(&*stored_of(&image, "h:5000/a@sha256:1").digest, "sha256:1");
         assert_eq!(&*stored_of(&image, "h:5000/other").digest, "sha256:1");
-        assert_eq!(&*stored_of(&cri::Image { repo_digests: vec![], ..image }, "h:5000/b:1").digest, "sha256:c");
+        assert_eq!(&*stored_of(&ListedImage { repo_digests: vec![], ..image }, "h:5000/b:1").digest, "sha256:c");
     }
 }

@@ -9,7 +9,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    cri,
     desired::SourcedList,
     disk_guard::Usage,
     image_ref::PullPolicy,
@@ -101,7 +100,7 @@ impl World {
             return;
         }
         let image =
-            |name: &String| cri::Image { id: "sha256:1".into(), repo_tags: vec![name.clone()], ..Default::default() };
+            |name: &String| ListedImage { id: "sha256:1".into(), repo_tags: vec![name.clone()], ..Default::default() };
         let listed = self.store.iter().map(image).collect();
         self.now = self.now + Duration::from_millis(1);
         self.stock.looked_at(&Observation::new(self.now, Some(listed), HashMap::new()), self.now);

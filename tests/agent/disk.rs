@@ -13,7 +13,6 @@ use prepull::{
         lists::{ListUpdate, Read},
         sources::SourceNames,
     },
-    clock::Clock,
     credentials::{
         lookup::{Credentials, Options},
         node_search::NodeConfigs,
@@ -22,6 +21,7 @@ use prepull::{
     image_state::Wait,
     list::{ImageList, affinity::NodeFacts},
     metrics::Metrics,
+    process_clock::Clock,
     runtime::Endpoint,
 };
 use rustix::fs::{FallocateFlags, StatVfs, fallocate, statvfs};

@@ -20,7 +20,6 @@ use prepull::{
         lists::{ListUpdate, Read},
         sources::SourceNames,
     },
-    clock::Clock,
     credentials::{
         lookup::{Credentials, Options},
         node_search::NodeConfigs,
@@ -28,6 +27,7 @@ use prepull::{
     http::Query,
     list::affinity::NodeFacts,
     metrics::Metrics,
+    process_clock::Clock,
     runtime::Endpoint,
     status::Status,
 };

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use crate::{
     agent::Reporter,
-    cli::{output::note, table::bytes},
+    cli::output::note,
+    display::bytes,
     error_text::one_line,
     image_state::ImageState,
     page::spoken,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _};
 
 use crate::{
-    cli::table::table,
+    display::table,
     fleet::{ImageCount, NodeRow, Picture},
 };
 

@@ -1,4 +1,4 @@
-//! Plain tables for people: columns as wide as their widest cell, two spaces between, no lines.
+//! Values and tables as people read them in a terminal: columns as wide as their widest cell, bytes in binary units.
 
 /// Lays rows out below a header. Cells are made to one line by the caller.
 pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
