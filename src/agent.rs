@@ -39,6 +39,7 @@ use crate::{
     },
     list::affinity::NodeFacts,
     metrics::Metrics,
+    node_report::ReadyWhen,
     process_clock::Clock,
     runtime::Endpoint,
 };
@@ -47,15 +48,6 @@ use crate::{
 const QUERY_QUEUE: usize = 16;
 /// List updates and link events that may wait. Their tasks wait when it is full, and read the newest afterwards.
 const EVENT_QUEUE: usize = 4;
-
-/// When `/readyz` answers 200.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum ReadyWhen {
-    /// When every required image is in the store.
-    Warm,
-    /// As soon as the agent's loop turns.
-    Running,
-}
 
 /// Where lists come from.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ pub mod discovered;
 pub mod events;
 pub mod gate;
 pub mod guard;
+pub mod messages;
 pub mod node;
 mod pace;
 pub mod rotation;

@@ -26,6 +26,7 @@ pub mod io_pressure;
 pub mod kubernetes;
 pub mod list;
 pub mod list_file;
+pub mod list_update;
 pub mod metrics;
 pub mod node_report;
 pub mod node_view;

@@ -4,6 +4,15 @@ use std::sync::Arc;
 
 use crate::stock::Stock;
 
+/// When the agent's pod counts as ready: `/readyz` then answers 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// When every required image is in the store.
+    Warm,
+    /// As soon as the agent's loop runs.
+    Running,
+}
+
 /// Whether the node is warm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Readiness {

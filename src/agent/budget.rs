@@ -4,15 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{
-    Reporter,
-    cluster::{Cluster, News},
-    sources::Sources,
-};
+use super::{Reporter, cluster::Cluster, sources::Sources};
 use crate::{
     budget::{Admission, Answer, Ask, Budget, Event, Need},
     clock::Moment,
     image_state::Wait,
+    kubernetes::messages::News,
     process_clock::Clock,
     status::Status,
 };

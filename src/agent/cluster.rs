@@ -1,37 +1,17 @@
 //! The keeper's ends of the ways from and to the API server. Without a cluster they lead nowhere.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    budget::{Answer, Ask},
-    node_view::NodeView,
-    pull_secrets::{Fingerprint, NoCluster, ObjectKey, PullSecrets},
+    budget::Ask,
+    kubernetes::messages::{Needs, News},
+    pull_secrets::{NoCluster, PullSecrets},
 };
 
 /// News that may wait for the keeper's loop.
 const QUEUE: usize = 16;
-
-/// What the API server told.
-#[derive(Debug)]
-pub enum News {
-    /// This node changed, or how much is known about it.
-    Node(NodeView),
-    /// How a watched Secret or service account looks.
-    Object(ObjectKey, Fingerprint),
-    /// What came of a request about a slot of `pullingNodes`.
-    Slot(Answer),
-}
-
-/// What the keeper wants to hear of. Nothing else is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// An entry selects nodes.
-    pub node: bool,
-    /// Secrets and service accounts that an image in back-off names.
-    pub secrets: BTreeSet<ObjectKey>,
-}
 
 /// The keeper's ends.
 pub struct Cluster {

@@ -12,13 +12,12 @@ use tokio::{
 };
 
 use super::{
-    ReadyWhen, Reporter,
+    Reporter,
     attempt::{self, Answered, Attempt, Done},
     budget::NodeBudget,
     cluster::{Cluster, replace_if_new},
     disk::Disk,
     link::LinkEvent,
-    lists::ListUpdate,
     looks::Looks,
     parallelism::Watch,
     pins::Pins,
@@ -35,7 +34,9 @@ use crate::{
     http::Query,
     image_state::ImageState,
     list::affinity::NodeFacts,
+    list_update::ListUpdate,
     metrics::Metrics,
+    node_report::ReadyWhen,
     plan::Action,
     process_clock::Clock,
     runtime::Runtime,

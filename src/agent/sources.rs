@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::lists::{ListUpdate, Read};
 use crate::{
     desired::SourcedList,
     list::{ImageList, ListProblem},
+    list_update::{ListUpdate, Read},
     status::ListStatus,
 };
 

@@ -6,9 +6,8 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    ReadyWhen,
     cluster::{Cluster, Ends},
-    lists::{self, ListUpdate},
+    lists,
     sources::SourceNames,
     telling::ClusterReporter,
 };
@@ -22,6 +21,8 @@ use crate::{
         slots,
         writes::Writer,
     },
+    list_update::ListUpdate,
+    node_report::ReadyWhen,
     node_view::NodeView,
     node_writes::{NodeWrites, Parts},
     process_clock::Clock,

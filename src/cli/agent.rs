@@ -17,9 +17,10 @@ use super::{
     output,
 };
 use crate::{
-    agent::{self, Lists, ReadyWhen},
+    agent::{self, Lists},
     io_pressure,
     list::{affinity::NodeFacts, units},
+    node_report::ReadyWhen,
     panics,
 };
 
@@ -44,7 +45,7 @@ pub(super) struct Args {
     resync: Duration,
     /// When /readyz answers 200
     #[arg(long, env = "PREPULL_READY_WHEN", value_name = "STATE", default_value = "warm")]
-    ready_when: ReadyWhen,
+    ready_when: ReadyWhenArg,
     /// How log lines look
     #[arg(long, env = "PREPULL_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -55,6 +56,24 @@ pub(super) struct Args {
     runtime: RuntimeArgs,
     #[command(flatten)]
     credentials: CredentialArgs,
+}
+
+/// `--ready-when` on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ReadyWhenArg {
+    /// When every required image is in the store.
+    Warm,
+    /// As soon as the agent's loop runs.
+    Running,
+}
+
+impl From<ReadyWhenArg> for ReadyWhen {
+    fn from(arg: ReadyWhenArg) -> Self {
+        match arg {
+            ReadyWhenArg::Warm => Self::Warm,
+            ReadyWhenArg::Running => Self::Running,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -113,8 +132,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let credentials = credentials.into_credentials();
     let runtime_endpoint = runtime.runtime_endpoint;
     let io_pressure = io_pressure::FILE.into();
-    let options =
-        agent::Options { runtime_endpoint, lists, node, listen, resync, ready_when, credentials, io_pressure };
+    let options = agent::Options {
+        runtime_endpoint,
+        lists,
+        node,
+        listen,
+        resync,
+        ready_when: ready_when.into(),
+        credentials,
+        io_pressure,
+    };
     agent::run(options).await?;
     Ok(ExitCode::SUCCESS)
 }

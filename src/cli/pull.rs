@@ -21,18 +21,19 @@ use super::{
 };
 use crate::{
     agent::{
-        ReadyWhen,
         cluster::Cluster,
         keeper::{Inputs, Keeper, Once, Settings},
         link::{self, LinkEvent},
-        lists::{ListUpdate, Read, read_text},
+        lists::read_text,
         on_signals,
         sources::SourceNames,
     },
     image_ref::ImageRef,
     io_pressure,
     list::{Entry, EntrySpec, ImageList},
+    list_update::{ListUpdate, Read},
     metrics::Metrics,
+    node_report::ReadyWhen,
     page::text,
     process_clock::Clock,
     status::{ImageStatus, Status},

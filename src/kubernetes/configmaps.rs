@@ -10,7 +10,7 @@ use super::{
     discovered,
     watch::{Told, Trouble, Watch},
 };
-use crate::agent::lists::{ListUpdate, Read};
+use crate::list_update::{ListUpdate, Read};
 
 /// The key of a ConfigMap that holds the list.
 pub const KEY: &str = "images.yaml";

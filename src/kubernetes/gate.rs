@@ -23,9 +23,8 @@ use super::{
     watch::Trouble,
 };
 use crate::{
-    agent::ReadyWhen,
     clock::rfc3339,
-    node_report::{NodeReport, Readiness},
+    node_report::{NodeReport, Readiness, ReadyWhen},
     node_writes::GRACE,
     process_clock::Clock,
     retries::Retries,

@@ -5,11 +5,11 @@ use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 
-use super::watch::{Told, Trouble, Watch};
-use crate::{
-    agent::cluster::{Needs, News},
-    node_view::{ConditionView, NodeView, TaintView},
+use super::{
+    messages::{Needs, News},
+    watch::{Told, Trouble, Watch},
 };
+use crate::node_view::{ConditionView, NodeView, TaintView};
 
 /// The condition that this agent writes, where it may.
 pub const CONDITION: &str = "ImagesPrepulled";

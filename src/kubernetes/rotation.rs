@@ -11,13 +11,11 @@ use tokio::{
 };
 
 use super::{
+    messages::{Needs, News},
     secrets::{account_print, named_secrets, secret_print},
     watch::{Told, Watch},
 };
-use crate::{
-    agent::cluster::{Needs, News},
-    pull_secrets::{Fingerprint, ObjectKey, ObjectKind},
-};
+use crate::pull_secrets::{Fingerprint, ObjectKey, ObjectKind};
 
 /// Watches what is needed. Ends when nobody listens.
 pub async fn follow(client: Client, mut needs: watch::Receiver<Needs>, news: mpsc::Sender<News>) {

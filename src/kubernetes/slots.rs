@@ -11,11 +11,8 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::watch::Trouble;
-use crate::{
-    agent::cluster::News,
-    budget::{Answer, Ask, EXPIRY},
-};
+use super::{messages::News, watch::Trouble};
+use crate::budget::{Answer, Ask, EXPIRY};
 
 /// Well below the time for which a renewal is good.
 const ANSWER_BOUND: Duration = Duration::from_secs(10);

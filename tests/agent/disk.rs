@@ -6,11 +6,10 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use prepull::{
     agent::{
-        LogReporter, ReadyWhen,
+        LogReporter,
         cluster::Cluster,
         keeper::{Inputs, Keeper, Settings},
         link,
-        lists::{ListUpdate, Read},
         sources::SourceNames,
     },
     credentials::{
@@ -20,7 +19,9 @@ use prepull::{
     http::Query,
     image_state::Wait,
     list::{ImageList, affinity::NodeFacts},
+    list_update::{ListUpdate, Read},
     metrics::Metrics,
+    node_report::ReadyWhen,
     process_clock::Clock,
     runtime::Endpoint,
 };

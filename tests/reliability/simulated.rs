@@ -13,11 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use prepull::{
     agent::{
-        LogReporter, ReadyWhen,
+        LogReporter,
         cluster::Cluster,
         keeper::{Inputs, Keeper, Settings},
         link,
-        lists::{ListUpdate, Read},
         sources::SourceNames,
     },
     credentials::{
@@ -26,7 +25,9 @@ use prepull::{
     },
     http::Query,
     list::affinity::NodeFacts,
+    list_update::{ListUpdate, Read},
     metrics::Metrics,
+    node_report::ReadyWhen,
     process_clock::Clock,
     runtime::Endpoint,
     status::Status,

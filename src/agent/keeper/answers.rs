@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
-use super::{Keeper, ReadyWhen, Reporter};
+use super::{Keeper, Reporter};
 use crate::{
     http::{Query, Readiness},
+    node_report::ReadyWhen,
     runtime::Runtime,
     status::Status,
     stock::Warmth,

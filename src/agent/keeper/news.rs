@@ -3,15 +3,12 @@
 use super::{Keeper, Reporter};
 use crate::{
     agent::{
-        cluster::{News, replace_if_new},
-        disk::Measured,
-        link::LinkEvent,
-        lists::ListUpdate,
-        looks::LookNews,
-        sources::Change,
+        cluster::replace_if_new, disk::Measured, link::LinkEvent, looks::LookNews, sources::Change,
         store_events::StoreNews,
     },
     desired::Desired,
+    kubernetes::messages::News,
+    list_update::ListUpdate,
     node_view::NodeView,
     runtime::{Runtime, StoreEvent},
     spread,
