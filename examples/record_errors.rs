@@ -6,13 +6,18 @@ use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::watch,
+    time::Instant,
+};
 use tonic::Status;
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use support::{
+    background::Background,
     containerd::{Containerd, Options},
     cri::{self, Client},
     images::{Content, Image, Index, Layer, Platform},
@@ -35,6 +40,8 @@ struct Recorded {
     code: String,
     message: String,
     expected_class: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expected_cause: Option<String>,
 }
 
 /// The errors of one runtime so far.
@@ -46,17 +53,20 @@ struct Recorder {
 }
 
 impl Recorder {
+    /// `class` may name the cause as well: `NotFound/missing-blob`.
     fn add(&mut self, case: &str, class: &str, result: Result<String, Status>) {
         let Err(status) = result else {
             eprintln!("{}: {case}: no error", self.runtime);
             return;
         };
+        let (class, cause) = class.split_once('/').map_or((class, None), |(class, cause)| (class, Some(cause)));
         self.all.push(Recorded {
             runtime: self.runtime.clone(),
             case: case.to_owned(),
             code: format!("{:?}", status.code()),
             message: self.steady(status.message()),
             expected_class: class.to_owned(),
+            expected_cause: cause.map(str::to_owned),
         });
     }
 
@@ -143,9 +153,13 @@ async fn record(part: &ContainerdPart) -> Result<Vec<Recorded>> {
     logins(&containerd, &mut recorder).await?;
     connections(&containerd, &mut recorder).await?;
     answers(&containerd, &mut recorder).await?;
+    strange_answers(&containerd, &mut recorder).await?;
     layers(&containerd, &mut recorder).await?;
+    contents(&containerd, &mut recorder).await?;
     runtime_gone(&mut containerd, &mut recorder).await?;
     drop(containerd);
+    proxies(part, &mut recorder).await?;
+    snapshotters(part, &mut recorder).await?;
     full_disk(part, &mut recorder).await?;
     Ok(recorder.all)
 }
@@ -236,6 +250,7 @@ async fn answers(containerd: &Containerd, recorder: &mut Recorder) -> Result<()>
         for (target, what) in [(Target::Manifests, "manifest"), (Target::Blobs, "blob")] {
             stand_in.set(Fault::Status { target, status, headers: Vec::new(), body: body.clone() });
             let name = format!("{}/{what}-{status}:1", stand_in.host());
+            let class = if (target, status) == (Target::Blobs, 404) { "NotFound/missing-blob" } else { class };
             recorder.add(&format!("{what}-status-{status}"), class, containerd.pull(&name).await);
         }
     }
@@ -245,7 +260,7 @@ async fn answers(containerd: &Containerd, recorder: &mut Recorder) -> Result<()>
 async fn layers(containerd: &Containerd, recorder: &mut Recorder) -> Result<()> {
     for (fault, case, class) in [
         (Fault::TruncatedLayers, "truncated-layer", "RegistryUnavailable"),
-        (Fault::ChangedLayers, "changed-layer", "Unknown"),
+        (Fault::ChangedLayers, "changed-layer", "DamagedContent"),
         (Fault::SilentLayers, "no-progress", "Stalled"),
         (Fault::SilentLayers, "deadline", "Timeout"),
     ] {
@@ -267,6 +282,157 @@ async fn layers(containerd: &Containerd, recorder: &mut Recorder) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Statuses that few servers send, and answers that no registry or token server gives.
+async fn strange_answers(containerd: &Containerd, recorder: &mut Recorder) -> Result<()> {
+    const HTML: &str = "<!DOCTYPE html><html><body>Sign in to the network</body></html>";
+    let stand_in = StandIn::start(Image::small("strange")?, Fault::None)?;
+    recorder.ports.push(stand_in.host().to_owned());
+    containerd.route(stand_in.host(), &stand_in.upstream())?;
+    let manifests = |status, headers, body: &str| Fault::Status {
+        target: Target::Manifests,
+        status,
+        headers,
+        body: body.to_owned(),
+    };
+    for status in [501, 505, 507, 520, 522, 524, 530] {
+        stand_in.set(manifests(status, Vec::new(), ""));
+        let name = format!("{}/strange-{status}:1", stand_in.host());
+        recorder.add(&format!("manifest-status-{status}"), "RegistryUnavailable", containerd.pull(&name).await);
+    }
+    stand_in.set(manifests(200, vec![("content-type", "text/html; charset=utf-8".to_owned())], HTML));
+    let result = containerd.pull(&format!("{}/portal:1", stand_in.host())).await;
+    recorder.add("html-for-manifest", "RegistryUnavailable/not-a-registry", result);
+    stand_in.set(manifests(200, vec![("content-type", "text/html".to_owned())], ""));
+    let result = containerd.pull(&format!("{}/empty:1", stand_in.host())).await;
+    recorder.add("nothing-for-manifest", "RegistryUnavailable/not-a-registry", result);
+
+    let tokens = Canned::start()?;
+    recorder.ports.push(tokens.address.clone());
+    let challenge = format!("Bearer realm=\"http://{}/token\",service=\"x\"", tokens.address);
+    stand_in.set(manifests(401, vec![("www-authenticate", challenge)], ""));
+    for (case, class, status, body) in [
+        ("html", "RegistryUnavailable/no-token", "200 OK", HTML),
+        ("empty-object", "RegistryUnavailable/no-token", "200 OK", "{}"),
+        ("nothing", "RegistryUnavailable/no-token", "200 OK", ""),
+        ("status-520", "RegistryUnavailable", "520", ""),
+        ("status-503", "RegistryUnavailable", "503 Service Unavailable", ""),
+    ] {
+        tokens.set(status, body);
+        let name = format!("{}/token-{case}:1", stand_in.host());
+        recorder.add(&format!("token-server-{case}"), class, containerd.pull(&name).await);
+        let result = containerd.client().pull_with(&name, Some(("user", "password"))).await;
+        recorder.add(&format!("token-server-{case}-with-login"), class, result);
+    }
+    Ok(())
+}
+
+/// Images that arrive whole and cannot be unpacked.
+async fn contents(containerd: &Containerd, recorder: &mut Recorder) -> Result<()> {
+    let layer = |seed| Layer::new(seed, 200_000, Content::Compressible);
+    for (case, class, image) in [
+        ("cut-gzip", "DamagedContent", Image::new("cut-gzip", &[layer(301)?.cut()])),
+        ("wrong-diff-id", "DamagedContent", Image::new("wrong-diff-id", &[layer(302)?.with_wrong_diff_id()])),
+        (
+            "unknown-layer-type",
+            // 1.7 takes only layers whose type it knows, and compares their number
+            if recorder.runtime == "containerd-1.7" {
+                "UnsupportedArtifact/config-does-not-fit"
+            } else {
+                "UnsupportedArtifact"
+            },
+            Image::new("unknown-type", &[layer(303)?.of_type("application/vnd.example.layer.v1.tar+magic")]),
+        ),
+        (
+            "encrypted-layer",
+            "RuntimeMisconfigured/decoder-missing",
+            Image::new("encrypted", &[layer(304)?.of_type("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")]),
+        ),
+        ("helm-chart", "UnsupportedArtifact/config-does-not-fit", Image::helm_chart("chart", layer(305)?)),
+    ] {
+        let stand_in = StandIn::start(image, Fault::None)?;
+        recorder.ports.push(stand_in.host().to_owned());
+        containerd.route(stand_in.host(), &stand_in.upstream())?;
+        recorder.add(case, class, containerd.pull(&format!("{}/{case}:1", stand_in.host())).await);
+    }
+    Ok(())
+}
+
+/// What a proxy answers CONNECT with, and one that is not there.
+async fn proxies(part: &ContainerdPart, recorder: &mut Recorder) -> Result<()> {
+    let proxy = Canned::start()?;
+    recorder.ports.push(proxy.address.clone());
+    let environment = vec![("HTTPS_PROXY", format!("http://{}", proxy.address))];
+    let containerd = Containerd::start_with(part, &[], Options { environment, ..Options::default() }).await?;
+    for (case, status) in [
+        ("401", "401 Unauthorized"),
+        ("403", "403 Forbidden"),
+        ("404", "404 Not Found"),
+        ("407", "407 Proxy Authentication Required"),
+        ("502", "502 Bad Gateway"),
+        ("503", "503 Service Unavailable"),
+    ] {
+        proxy.set(status, "");
+        let result = containerd.pull("registry.invalid/app:1").await;
+        recorder.add(&format!("proxy-{case}"), "RegistryUnavailable/proxy", result);
+    }
+    drop(proxy);
+    let result = containerd.pull("registry.invalid/app:1").await;
+    recorder.add("proxy-refuses-connections", "RegistryUnavailable/proxy", result);
+    Ok(())
+}
+
+/// A snapshotter that is configured and does not run. One that is not configured at all keeps containerd's CRI plugin
+/// from being loaded.
+async fn snapshotters(part: &ContainerdPart, recorder: &mut Recorder) -> Result<()> {
+    let registry = Registry::start(RegistryKind::Plain).await?;
+    recorder.ports.push(registry.host());
+    let pushed = registry.push("app:1", &Image::small("snapshotter")?).await?;
+    let socket = "/run/containerd-stargz-grpc/containerd-stargz-grpc.sock";
+    let options = Options { snapshotter: Some(("stargz", socket)), ..Options::default() };
+    let containerd = Containerd::start_with(part, &[&registry], options).await?;
+    recorder.folder = containerd.folder().to_string_lossy().into_owned();
+    let class = if recorder.runtime == "containerd-2.1" {
+        "RuntimeMisconfigured/snapshotter-missing"
+    } else {
+        "RuntimeMisconfigured/plugin-not-answering"
+    };
+    recorder.add("snapshotter-does-not-answer", class, containerd.pull(&pushed.by_tag).await);
+    Ok(())
+}
+
+/// A server that gives every request the same answer and closes the connection.
+struct Canned {
+    address: String,
+    answer: watch::Sender<String>,
+    _background: Background,
+}
+
+impl Canned {
+    fn start() -> Result<Self> {
+        let background = Background::start("canned")?;
+        let (listener, address) = background.listen()?;
+        let answer = watch::Sender::new(String::new());
+        let answers = answer.subscribe();
+        background.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 8192];
+                // what was asked does not matter
+                let _ = stream.read(&mut request).await;
+                let answer = answers.borrow().clone();
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Ok(Self { address, answer, _background: background })
+    }
+
+    fn set(&self, status: &str, body: &str) {
+        let length = body.len();
+        self.answer.send_replace(format!(
+            "HTTP/1.1 {status}\r\ncontent-type: text/html\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        ));
+    }
 }
 
 async fn runtime_gone(containerd: &mut Containerd, recorder: &mut Recorder) -> Result<()> {

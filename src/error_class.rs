@@ -1,19 +1,29 @@
 //! What went wrong with a pull, as a class that says what to do about it.
 //!
-//! The runtime's answer is a gRPC code and a text; the code decides first, then the text, because containerd reports
-//! most failures as `Unknown`. The texts are those of containerd 1.6, 1.7 and 2.x and of CRI-O.
+//! The runtime's answer is a gRPC code and a text. [`diagnose`] reads the text first, because containerd reports most
+//! failures as `Unknown` and dropped packets as `DeadlineExceeded`; the code decides if no rule knows the text. The
+//! rules are data (`rules`), and the texts are those of containerd 1.6, 1.7 and 2.x, of CRI-O and of cri-dockerd.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::{error_text, image_ref::ImageRef};
+mod diagnosis;
+mod pull_error;
+mod rules;
+
+pub use diagnosis::{Diagnosis, diagnose, is_about_the_name};
+pub use pull_error::{PullError, kubelet_words};
 
 /// A kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub enum ErrorClass {
     /// The registry has no such repository, tag or digest.
     NotFound,
+    /// The registry sends an image that cannot be unpacked or verified.
+    DamagedContent,
+    /// What the name leads to is not a container image, or has a format that the runtime cannot unpack.
+    UnsupportedArtifact,
     /// The image is an index without anything for this node's platform.
     NoMatchingPlatform,
     /// The registry wants other credentials, or any at all.
@@ -36,14 +46,18 @@ pub enum ErrorClass {
     InvalidName,
     /// The runtime does not answer.
     RuntimeUnavailable,
+    /// The runtime answers, and a part of it (a snapshotter, a decoder) is missing or does not work.
+    RuntimeMisconfigured,
     /// None of these.
     Unknown,
 }
 
 impl ErrorClass {
     /// All classes, for metrics that show each from the start.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::NotFound,
+        Self::DamagedContent,
+        Self::UnsupportedArtifact,
         Self::NoMatchingPlatform,
         Self::Unauthorized,
         Self::RateLimited,
@@ -55,6 +69,7 @@ impl ErrorClass {
         Self::SignatureValidationFailed,
         Self::InvalidName,
         Self::RuntimeUnavailable,
+        Self::RuntimeMisconfigured,
         Self::Unknown,
     ];
 
@@ -62,6 +77,8 @@ impl ErrorClass {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "NotFound",
+            Self::DamagedContent => "DamagedContent",
+            Self::UnsupportedArtifact => "UnsupportedArtifact",
             Self::NoMatchingPlatform => "NoMatchingPlatform",
             Self::Unauthorized => "Unauthorized",
             Self::RateLimited => "RateLimited",
@@ -73,15 +90,22 @@ impl ErrorClass {
             Self::SignatureValidationFailed => "SignatureValidationFailed",
             Self::InvalidName => "InvalidName",
             Self::RuntimeUnavailable => "RuntimeUnavailable",
+            Self::RuntimeMisconfigured => "RuntimeMisconfigured",
             Self::Unknown => "Unknown",
         }
     }
 
-    /// What to do about it, one sentence.
+    /// Returns what to do about it, in one sentence. A [`Diagnosis`] may have a remedy that fits its cause better.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::NotFound => {
                 "Check the repository and the tag or digest for typing mistakes, and that the image was pushed and not deleted."
+            }
+            Self::DamagedContent => {
+                "Push the image again: a layer is damaged, or a mirror or proxy on the way changes what it sends."
+            }
+            Self::UnsupportedArtifact => {
+                "List a container image: this is another artifact (a Helm chart, for instance), or its layers have a type that the runtime cannot unpack."
             }
             Self::NoMatchingPlatform => {
                 "Push the image for this node's operating system and architecture, or select other nodes with nodeSelector."
@@ -110,6 +134,9 @@ impl ErrorClass {
             Self::RuntimeUnavailable => {
                 "Check that the container runtime runs and that its socket is mounted; pulls go on by themselves when it answers."
             }
+            Self::RuntimeMisconfigured => {
+                "Fix the container runtime on this node: the message names the part that is missing or does not answer."
+            }
             Self::Unknown => "Read the message; the runtime's own log on the node says more.",
         }
     }
@@ -119,7 +146,9 @@ impl ErrorClass {
     pub fn is_refusal(self) -> bool {
         match self {
             Self::NotFound | Self::Unauthorized | Self::Unknown => true,
-            Self::NoMatchingPlatform
+            Self::DamagedContent
+            | Self::UnsupportedArtifact
+            | Self::NoMatchingPlatform
             | Self::RateLimited
             | Self::RegistryUnavailable
             | Self::Tls
@@ -128,18 +157,29 @@ impl ErrorClass {
             | Self::Stalled
             | Self::SignatureValidationFailed
             | Self::InvalidName
-            | Self::RuntimeUnavailable => false,
+            | Self::RuntimeUnavailable
+            | Self::RuntimeMisconfigured => false,
         }
     }
 
     /// Whether the runtime, or its absence, may be what went wrong.
     pub fn is_runtimes_fault(self) -> bool {
-        matches!(self, Self::RuntimeUnavailable | Self::Stalled | Self::Timeout | Self::Unknown)
+        matches!(
+            self,
+            Self::RuntimeUnavailable | Self::RuntimeMisconfigured | Self::Stalled | Self::Timeout | Self::Unknown
+        )
     }
 
     /// Whether the registry itself answered, so that it is reachable and lets requests through.
     pub fn is_registrys_answer(self) -> bool {
-        matches!(self, Self::NotFound | Self::NoMatchingPlatform | Self::Unauthorized)
+        matches!(
+            self,
+            Self::NotFound
+                | Self::DamagedContent
+                | Self::UnsupportedArtifact
+                | Self::NoMatchingPlatform
+                | Self::Unauthorized
+        )
     }
 
     /// Whether the registry is to be left alone for a while by all images of the node.
@@ -211,193 +251,6 @@ impl Code {
             Self::Other(name) => name,
         }
     }
-}
-
-/// A failed pull, fit to be shown: the message is bounded, of one line, and without secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PullError {
-    /// The kind of failure.
-    pub class: ErrorClass,
-    /// The kubelet's word for it, such as `ErrImagePull`.
-    pub reason: &'static str,
-    /// The kubelet's message for it.
-    pub message: String,
-    /// A download broke off after bytes had come: the registry was there.
-    pub broke_off: bool,
-}
-
-impl fmt::Display for PullError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for PullError {}
-
-impl PullError {
-    /// From a runtime's answer. `secrets` are texts that must not be shown: a registry may echo what it was sent.
-    pub fn from_runtime(image: &ImageRef, code: Code, text: &str, secrets: &[&str]) -> Self {
-        let class = classify(image, code, text);
-        let (reason, message) = kubelet_words(image.written(), code, text);
-        Self { class, reason, message: error_text::clean(&message, secrets), broke_off: false }
-    }
-
-    /// A failure that this agent found itself, such as its own time-out.
-    pub fn own(class: ErrorClass, message: &str) -> Self {
-        Self { class, reason: "ErrImagePull", message: error_text::clean(message, &[]), broke_off: false }
-    }
-
-    /// The same of a pull for which something had come. What then ends with the connection, and not with the registry's
-    /// answer, is a download that broke off.
-    #[must_use]
-    pub fn after_bytes(mut self) -> Self {
-        let text = self.message.to_lowercase();
-        self.broke_off =
-            self.class == ErrorClass::RegistryUnavailable && BROKEN.iter().any(|broken| text.contains(broken));
-        self
-    }
-}
-
-/// Reason and message as the kubelet words a failed pull. Only for `Unknown` does it drop the gRPC wrapper, so only
-/// then can the two prefixes of the CRI be seen.
-pub fn kubelet_words(image: &str, code: Code, text: &str) -> (&'static str, String) {
-    if code == Code::Unknown {
-        for (prefix, because) in [
-            ("RegistryUnavailable", "the registry is unavailable"),
-            ("SignatureValidationFailed", "the signature validation failed"),
-        ] {
-            if let Some(rest) = text.strip_prefix(prefix) {
-                return (prefix, format!("image pull failed for {image} because {because}{rest}"));
-            }
-        }
-        return ("ErrImagePull", text.to_owned());
-    }
-    ("ErrImagePull", format!("rpc error: code = {} desc = {text}", code.as_str()))
-}
-
-/// What a connection's end says, among the texts of [`ErrorClass::RegistryUnavailable`].
-const BROKEN: [&str; 4] = ["connection reset by peer", "broken pipe", "unexpected eof", ": eof"];
-
-/// Texts of each class, tried in this order: what is more telling comes first. All lower case.
-const TEXTS: &[(ErrorClass, &[&str])] = &[
-    (
-        ErrorClass::SignatureValidationFailed,
-        &["signaturevalidationfailed", "signature validation failed", "source image rejected:"],
-    ),
-    (ErrorClass::NoSpace, &["no space left on device", "disk quota exceeded"]),
-    (ErrorClass::RateLimited, &["429 too many requests", "toomanyrequests", "too many requests"]),
-    (
-        ErrorClass::NoMatchingPlatform,
-        &[
-            "no match for platform in manifest",
-            "no image found in manifest list for",
-            "no image found in image index for",
-            "does not match the specified platform",
-        ],
-    ),
-    (
-        ErrorClass::RegistryUnavailable,
-        &[
-            "registryunavailable",
-            "tls handshake timeout",
-            "no such host",
-            "server misbehaving",
-            "connection refused",
-            "connection reset by peer",
-            "broken pipe",
-            "no route to host",
-            "network is unreachable",
-            "i/o timeout",
-            "500 internal server error",
-            "502 bad gateway",
-            "503 service unavailable",
-            "504 gateway time",
-            "unexpected eof",
-            ": eof",
-        ],
-    ),
-    (
-        ErrorClass::Tls,
-        &[
-            "x509:",
-            "tls:",
-            "certificate",
-            "server gave http response to https client",
-            "first record does not look like a tls handshake",
-        ],
-    ),
-    (
-        ErrorClass::Unauthorized,
-        &[
-            "401 unauthorized",
-            "403 forbidden",
-            "pull access denied",
-            "authorization failed",
-            "no basic auth credentials",
-            "access to the resource is denied",
-            "authentication required",
-            "failed to authorize",
-            "unauthorized",
-            "insufficient_scope",
-        ],
-    ),
-    (
-        ErrorClass::Timeout,
-        &[
-            "context deadline exceeded",
-            "deadline exceeded",
-            "client.timeout exceeded",
-            "timeout awaiting response headers",
-        ],
-    ),
-    (
-        ErrorClass::InvalidName,
-        &[
-            "invalid reference format",
-            "failed to parse image reference",
-            "short name mode is enforcing",
-            "invalid image name",
-        ],
-    ),
-    (ErrorClass::NotFound, &["manifest unknown", "name unknown", "404 not found", "not found"]),
-    (ErrorClass::RuntimeUnavailable, &["transport error", "error trying to connect", "tcp connect error"]),
-    (ErrorClass::Stalled, &["context canceled", "no progress"]),
-];
-
-/// The class of a runtime's answer about an image. What the image is called does not count, so that nobody's
-/// repository `x509/no-such-host` misleads the on-call engineer.
-pub fn classify(image: &ImageRef, code: Code, text: &str) -> ErrorClass {
-    match code {
-        Code::Unavailable | Code::Unimplemented => return ErrorClass::RuntimeUnavailable,
-        Code::DeadlineExceeded => return ErrorClass::Timeout,
-        Code::Cancelled | Code::Unknown | Code::InvalidArgument | Code::NotFound | Code::Other(_) => {}
-    }
-    let text = without_names(image, text).to_lowercase();
-    for (class, texts) in TEXTS {
-        if texts.iter().any(|t| text.contains(t)) {
-            return *class;
-        }
-    }
-    match code {
-        Code::NotFound => ErrorClass::NotFound,
-        Code::InvalidArgument => ErrorClass::InvalidName,
-        Code::Other("PermissionDenied" | "Unauthenticated") => ErrorClass::Unauthorized,
-        Code::Cancelled => ErrorClass::Stalled,
-        _ => ErrorClass::Unknown,
-    }
-}
-
-fn without_names(image: &ImageRef, text: &str) -> String {
-    let mut names = vec![image.cri_image(), image.canonical(), image.lookup_key(), image.written().to_owned()];
-    names.push(image.repository().to_owned());
-    if !image.registry().as_str().is_empty() {
-        names.push(image.registry().to_string());
-    }
-    names.extend(image.tag().map(|tag| format!("/manifests/{tag}")));
-    // a short name such as `tls` would take words out of the text itself: only what cannot be prose is removed
-    names.retain(|n| n.contains(['/', ':', '.']));
-    names.sort_by_key(|n| std::cmp::Reverse(n.len()));
-    names.iter().fold(text.to_owned(), |text, name| text.replace(name.as_str(), "…"))
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub async fn pull(
             }
             Try::Interrupted => return Err(Outcome::Interrupted),
             Try::Failed(error) => {
-                let more = error.class.is_refusal();
+                let more = error.try_next_credential;
                 failures.push(error);
                 if !more {
                     break;
@@ -152,13 +152,14 @@ fn together(mut failures: Vec<PullError>) -> PullError {
     if failures.is_empty() {
         return last;
     }
-    let class = if last.class.is_refusal() {
+    let telling = if last.try_next_credential {
         let all = || failures.iter().chain([&last]);
-        let has = |class| all().any(|f| f.class == class);
-        [ErrorClass::Unauthorized, ErrorClass::NotFound].into_iter().find(|c| has(*c)).unwrap_or(last.class)
+        let first = |class| all().find(|f| f.class == class);
+        [ErrorClass::Unauthorized, ErrorClass::NotFound].into_iter().find_map(first).unwrap_or(&last)
     } else {
-        last.class
+        &last
     };
+    let (class, remedy, try_next_credential) = (telling.class, telling.remedy, telling.try_next_credential);
     let mut messages: Vec<&str> = Vec::new();
     for failure in failures.iter().chain([&last]) {
         if !messages.contains(&failure.message.as_str()) {
@@ -169,5 +170,6 @@ fn together(mut failures: Vec<PullError>) -> PullError {
         [one] => (last.reason, (*one).to_owned()),
         several => ("ErrImagePull", format!("[{}]", several.join(", "))),
     };
-    PullError { class, reason, message: error_text::one_line(&message), broke_off: false }
+    let message = error_text::one_line(&message);
+    PullError { class, remedy, try_next_credential, reason, message, broke_off: false }
 }

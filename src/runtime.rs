@@ -101,7 +101,10 @@ impl Runtime {
         let (channel, closed) = connection::open(endpoint.path())
             .await
             .map_err(|reason| RuntimeError::Connect { endpoint: endpoint.clone(), reason })?;
-        let hello = |reason| RuntimeError::Hello { endpoint: endpoint.clone(), reason };
+        let hello = |reason: String| {
+            let fix = endpoint.fix(&reason).map(|fix| format!(". Fix: {fix}")).unwrap_or_default();
+            RuntimeError::Hello { endpoint: endpoint.clone(), reason: format!("{reason}{fix}") }
+        };
         let mut client = RuntimeServiceClient::new(channel.clone());
         let began = Instant::now();
         let answer = timeout(HELLO_TIMEOUT, client.version(VersionRequest { version: "v1".into() })).await;

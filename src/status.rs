@@ -331,7 +331,7 @@ impl ImageStatus {
                 self.reason = Some("ImagePullBackOff");
                 self.class = Some(error.class);
                 self.message = Some(format!("{}: {}", error.reason, error.message));
-                self.remedy = Some(error.class.remedy().to_owned());
+                self.remedy = Some(error.remedy.to_owned());
                 self.attempt = failures.count;
                 self.next_attempt = Some(rfc3339(*until, now, wall));
                 self.next_attempt_in = Some(until.since(now));

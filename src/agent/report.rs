@@ -108,7 +108,7 @@ impl Reporter for LogReporter {
                 class = %error.class,
                 attempt = failures.count,
                 error = %error,
-                remedy = error.class.remedy(),
+                remedy = error.remedy,
                 "image could not be pulled"
             ),
             ImageState::Missing { .. } => {

@@ -47,7 +47,7 @@ impl Reporter for ClusterReporter {
         match &transition.to {
             ImageState::BackOff { error, .. } => {
                 if self.failing.insert(image.clone()) {
-                    let note = format!("Failed to pull image \"{image}\": {error} {}", error.class.remedy());
+                    let note = format!("Failed to pull image \"{image}\": {error} {}", error.remedy);
                     self.notice(Notice { warning: true, reason: error.reason, subject: image.clone(), note });
                 }
             }

@@ -36,6 +36,20 @@ impl Endpoint {
     pub fn path(&self) -> &Path {
         &self.0
     }
+
+    /// What to do if something answers here that is not a CRI runtime, as far as the path or the answer shows it.
+    pub(super) fn fix(&self, answer: &str) -> Option<&'static str> {
+        if matches!(self.0.file_name().and_then(|name| name.to_str()), Some("docker.sock" | "dockershim.sock")) {
+            return Some(
+                "this is Docker's socket, which does not serve CRI; use cri-dockerd's (/var/run/cri-dockerd.sock) or \
+                 containerd's (/run/containerd/containerd.sock)",
+            );
+        }
+        answer.contains("unknown service runtime.v1").then_some(
+            "enable containerd's CRI plugin: remove `cri` from `disabled_plugins` in its config.toml and restart it; \
+             if it is enabled, containerd's log says why it was not loaded",
+        )
+    }
 }
 
 impl FromStr for Endpoint {
@@ -56,6 +70,15 @@ impl fmt::Display for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_answers_and_is_not_a_cri_runtime_is_named_with_its_fix() {
+        let fix = |path: &str, answer| Endpoint::of_path(path).fix(answer).unwrap_or_default();
+        assert!(fix("/var/run/docker.sock", "h2 protocol error").starts_with("this is Docker's socket"));
+        let disabled = "unknown service runtime.v1.RuntimeService";
+        assert!(fix("/run/containerd/containerd.sock", disabled).contains("`disabled_plugins`"));
+        assert_eq!(fix("/run/containerd/containerd.sock", "h2 protocol error"), "");
+    }
 
     #[test]
     fn a_url_or_a_path() {

@@ -10,6 +10,7 @@ use crate::{
     clock::Moment,
     cri,
     desired::Target,
+    error_class::{self, is_about_the_name},
     image_state::Stored,
     stock::{ListedImage, Observation, stored_of},
 };
@@ -40,7 +41,7 @@ impl Runtime {
             match answer {
                 Ok(stored) => drop(asked.insert(key, stored)),
                 // a name that the runtime does not understand is not there; pulling it will say why
-                Err(status) if is_about_the_name(&status) => drop(asked.insert(key, None)),
+                Err(status) if is_about_the_name(code(&status), status.message()) => drop(asked.insert(key, None)),
                 Err(status) if status.code() == Code::Unavailable => return Err(status),
                 // whether it is there is not known: nothing changes for it, and it is looked for again soon
                 Err(_) => whole = false,
@@ -65,12 +66,6 @@ impl From<cri::Image> for ListedImage {
     }
 }
 
-/// Whether a runtime says that it cannot read the name, as opposed to that it cannot look.
-fn is_about_the_name(status: &Status) -> bool {
-    matches!(status.code(), Code::InvalidArgument | Code::NotFound)
-        || (status.code() == Code::Unknown && INVALID_NAME.iter().any(|text| status.message().contains(text)))
+fn code(status: &Status) -> error_class::Code {
+    error_class::Code::from_number(status.code().into())
 }
-
-/// How containerd and CRI-O say so.
-const INVALID_NAME: [&str; 3] =
-    ["invalid reference format", "failed to parse image reference", "short name mode is enforcing"];

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
 use tokio::time::sleep;
 
 use super::{
     matrix::{Came, Fault, On, Place},
     stage::{Gate, LAYER, Setting, Stage},
     support::{
+        images::{Content, Image, Layer},
         registry::Upstream,
         stand_in::{self, Target},
     },
@@ -16,6 +18,8 @@ use super::{
 
 /// A name that no DNS knows.
 const NO_NAME: &str = "no-such-host.invalid";
+/// The image that is damaged, one of those that [`Stage`] lists.
+const DAMAGED: &str = "team/first:1";
 /// Slow enough that a layer is under way when something happens to it, in bytes per second.
 const SLOW: u64 = 150_000;
 /// So slow that nobody waits for the end.
@@ -42,11 +46,14 @@ enum Act {
     NoName,
     /// Nobody gives tokens out.
     NoTokens,
+    /// One image has a layer that arrives whole and cannot be unpacked, until the image is pushed again.
+    Damaged,
 }
 
 fn status(target: Target, status: u16, headers: &[(&'static str, &str)]) -> Act {
     let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    Act::Wrong(stand_in::Fault::Status { target, status, headers, body: String::new() })
+    let body = if status == 200 { "<!DOCTYPE html><html>Sign in to the network</html>" } else { "" }.to_owned();
+    Act::Wrong(stand_in::Fault::Status { target, status, headers, body })
 }
 
 /// All of them.
@@ -98,8 +105,22 @@ pub(crate) fn all() -> Vec<Fault> {
             "layers_are_changed",
             "other bytes than the digest's",
             Act::Wrong(stand_in::Fault::ChangedLayers),
-            &["Unknown"],
+            &["DamagedContent"],
         ),
+        (
+            "layer_is_damaged",
+            "the gzip stream of one image's layer is cut, its digest is right",
+            Act::Damaged,
+            &["DamagedContent"],
+        ),
+        ("blobs_are_lost", "404 for blobs, manifests come", status(Target::Blobs, 404, &[]), &["NotFound"]),
+        (
+            "web_page_answers",
+            "200 with text/html for manifests, as of a captive portal",
+            status(Target::Manifests, 200, &[("content-type", "text/html; charset=utf-8")]),
+            gone,
+        ),
+        ("registry_says_520", "520 for manifests", status(Target::Manifests, 520, &[]), gone),
         ("certificate_has_expired", "the registry's certificate is of the past", Act::Expired, &["Tls"]),
         (
             "certificate_of_an_unknown_authority",
@@ -118,7 +139,7 @@ pub(crate) fn all() -> Vec<Fault> {
             ["NotFound"] => "BackOff NotFound",
             ["RateLimited"] => "BackOff RateLimited, the others wait for the cool-down",
             ["Tls"] => "BackOff Tls",
-            ["Unknown"] => "BackOff Unknown",
+            ["DamagedContent"] => "BackOff DamagedContent, no cool-down",
             _ if matches!(act, Act::ResetInLayers | Act::Wrong(stand_in::Fault::TruncatedLayers)) => {
                 "BackOff RegistryUnavailable; the second in a row closes the registry"
             }
@@ -160,6 +181,32 @@ async fn run(place: Place, act: Act, classes: &'static [&'static str]) -> Result
             stage.network.change(|c| c.frozen = true);
             stage.until_failed(classes).await?;
         }
+        Act::Damaged => {
+            stage.until_failed(classes).await?;
+            // the registry is well: what else is listed comes at once, before the damaged image is tried again
+            let others = |status: &Value| {
+                let present = |row: &&Value| row["state"] == "Present";
+                status["images"].as_array().is_some_and(|rows| rows.iter().filter(present).count() == 3)
+            };
+            let cooled = |status: &Value| {
+                status["images"].as_array().is_some_and(|rows| rows.iter().any(|row| row["reason"] == "cooldown"))
+            };
+            let status = stage
+                .agent
+                .until(super::stage::PATIENCE, "the other images are present", |status| {
+                    cooled(status) || others(status)
+                })
+                .await?;
+            ensure!(!cooled(&status), "a damaged layer closed its registry: {status:#}");
+        }
+        Act::Wrong(stand_in::Fault::Status { target: Target::Blobs, status: 404, .. }) => {
+            let row = stage.until_failed(classes).await?;
+            ensure!(row["remedy"].as_str().is_some_and(|remedy| remedy.starts_with("Push the image again")), "{row:#}");
+        }
+        Act::Wrong(stand_in::Fault::Status { status: 200, .. }) => {
+            let row = stage.until_failed(classes).await?;
+            ensure!(row["remedy"].as_str().is_some_and(|remedy| remedy.contains("not a registry")), "{row:#}");
+        }
         _ => stage.until_failed(classes).await.map(drop)?,
     }
     // what fails once must not be lost by failing a little longer
@@ -183,6 +230,10 @@ async fn begin(stage: &mut Stage, act: &Act, gate: Gate) -> Result<()> {
             stage.containerd.route(&stage.host, &stranger)?;
         }
         Act::NoName => stage.containerd.route(&stage.host, &Upstream::http(&stage.host))?,
+        Act::Damaged => {
+            let damaged = Image::new("damaged", &[Layer::new(79, LAYER, Content::Compressible)?.cut()]);
+            stage.registry.push(DAMAGED, &damaged).await?;
+        }
         Act::NoTokens => {
             if let Some(tokens) = stage.registry.tokens() {
                 tokens.network().change(|c| c.closed = true);
@@ -200,6 +251,10 @@ async fn end(stage: &mut Stage, act: &Act, gate: Gate) -> Result<()> {
         }
         Act::Wrong(_) => stage.front.set(stand_in::Fault::None),
         Act::Expired => stage.registry.restart_certified_until(2100).await?,
+        Act::Damaged => {
+            let whole = Image::new("whole", &[Layer::new(79, LAYER, Content::Compressible)?]);
+            stage.registry.push(DAMAGED, &whole).await?;
+        }
         Act::UnknownAuthority | Act::NoName => stage.containerd.route(&stage.host, &stage.upstream(gate))?,
         Act::NoTokens => {
             if let Some(tokens) = stage.registry.tokens() {

@@ -35,6 +35,10 @@ pub struct Options {
     pub progress_timeout: Option<Duration>,
     /// A folder of programs that it finds before the system's.
     pub programs: Option<PathBuf>,
+    /// Environment variables of the daemon.
+    pub environment: Vec<(&'static str, String)>,
+    /// The snapshotter that its configuration names, and the socket that is configured for it.
+    pub snapshotter: Option<(&'static str, &'static str)>,
 }
 
 /// A running containerd. Dropping it kills it and removes all that it stored.
@@ -43,6 +47,7 @@ pub struct Containerd {
     process: Option<Running>,
     client: Client,
     programs: Option<PathBuf>,
+    environment: Vec<(&'static str, String)>,
     // last, so that it is removed when nothing uses it any more
     folder: TempDir,
 }
@@ -62,7 +67,8 @@ impl Containerd {
         }
         fs::write(folder.path().join("config.toml"), config(part, folder.path(), &options)?)?;
         let client = Client::lazy(&socket_in(folder.path()))?;
-        let mut containerd = Self { part: part.clone(), process: None, client, programs: options.programs, folder };
+        let Options { programs, environment, .. } = options;
+        let mut containerd = Self { part: part.clone(), process: None, client, programs, environment, folder };
         if let Some(size) = options.disk {
             // unmounted by the value that exists by now, whatever comes next
             if options.ext4 { loop_disk(&root, size)? } else { small_disk(&root, size)? }
@@ -156,7 +162,8 @@ impl Containerd {
             .arg("--config")
             .arg(self.folder.path().join("config.toml"))
             .env("TMPDIR", self.folder.path().join("tmp"))
-            .env_remove("NOTIFY_SOCKET");
+            .env_remove("NOTIFY_SOCKET")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(programs) = &self.programs {
             let path = self.part.path();
             command
@@ -335,8 +342,18 @@ fn config(part: &ContainerdPart, folder: &Path, options: &Options) -> Result<Str
     } else {
         ("io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime")
     };
+    if options.progress_timeout.is_some() || options.snapshotter.is_some() {
+        writeln!(text, "[plugins.\"{images}\"]")?;
+    }
     if let Some(timeout) = options.progress_timeout {
-        writeln!(text, "[plugins.\"{images}\"]\nimage_pull_progress_timeout = \"{}ms\"", timeout.as_millis())?;
+        writeln!(text, "image_pull_progress_timeout = \"{}ms\"", timeout.as_millis())?;
+    }
+    if let Some((name, socket)) = options.snapshotter {
+        if part.config_version() == 2 {
+            writeln!(text, "[plugins.\"{images}\".containerd]")?;
+        }
+        writeln!(text, "snapshotter = \"{name}\"")?;
+        writeln!(text, "[proxy_plugins.{name}]\ntype = \"snapshot\"\naddress = \"{socket}\"")?;
     }
     writeln!(text, "[plugins.\"{images}\".registry]\nconfig_path = {}", path("certs.d"))?;
     writeln!(text, "[plugins.\"{runtime}\".cni]\nbin_dir = {0}\nconf_dir = {0}", path("cni"))?;

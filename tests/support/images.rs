@@ -87,6 +87,26 @@ impl Layer {
         Ok(Self { blob: Blob::new(LAYER, gzip.finish()?), diff_id: digest(&archive) })
     }
 
+    /// The same layer with a gzip stream that ends too early. Its digest is that of what is sent, so only unpacking fails.
+    #[must_use]
+    pub fn cut(self) -> Self {
+        let half = self.blob.bytes.len() / 2;
+        Self { blob: Blob::new(self.blob.media_type, self.blob.bytes[..half].to_vec()), ..self }
+    }
+
+    /// The same layer in an image whose configuration expects another content.
+    #[must_use]
+    pub fn with_wrong_diff_id(self) -> Self {
+        Self { diff_id: digest(b"another layer"), ..self }
+    }
+
+    /// The same bytes under another media type.
+    #[must_use]
+    pub fn of_type(mut self, media_type: &'static str) -> Self {
+        self.blob.media_type = media_type;
+        self
+    }
+
     /// The compressed layer.
     pub fn blob(&self) -> &Blob {
         &self.blob
@@ -161,6 +181,17 @@ impl Image {
                 "history": history,
             }),
         );
+        Self::with_config(config, layers, platform)
+    }
+
+    /// A Helm chart: a manifest like an image's, of which nothing else is.
+    pub fn helm_chart(name: &str, layer: Layer) -> Self {
+        let config = Blob::json("application/vnd.cncf.helm.config.v1+json", &json!({"name": name, "version": "0.1.0"}));
+        let layer = layer.of_type("application/vnd.cncf.helm.chart.content.v1.tar+gzip");
+        Self::with_config(config, &[layer], Platform::here())
+    }
+
+    fn with_config(config: Blob, layers: &[Layer], platform: Platform) -> Self {
         let manifest = Blob::json(
             MANIFEST,
             &json!({

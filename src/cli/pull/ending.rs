@@ -9,7 +9,9 @@ pub(super) fn nothing_follows(status: &mut Status, are_arguments: bool) {
             "BackOff" => {
                 image.next_attempt = None;
                 image.reason = Some("ErrImagePull");
-                if let Some(remedy) = image.class.and_then(remedy) {
+                // what is known about the cause promises nothing
+                let of_the_class = image.class.filter(|class| image.remedy.as_deref() == Some(class.remedy()));
+                if let Some(remedy) = of_the_class.and_then(remedy) {
                     image.remedy = Some(remedy.to_owned());
                 }
             }
@@ -41,6 +43,8 @@ fn remedy(class: ErrorClass) -> Option<&'static str> {
             "Check that the container runtime runs and that its socket can be reached; then run the command again.",
         ),
         ErrorClass::NotFound
+        | ErrorClass::DamagedContent
+        | ErrorClass::UnsupportedArtifact
         | ErrorClass::NoMatchingPlatform
         | ErrorClass::Unauthorized
         | ErrorClass::Tls
@@ -48,6 +52,7 @@ fn remedy(class: ErrorClass) -> Option<&'static str> {
         | ErrorClass::Timeout
         | ErrorClass::SignatureValidationFailed
         | ErrorClass::InvalidName
+        | ErrorClass::RuntimeMisconfigured
         | ErrorClass::Unknown => None,
     }
 }
