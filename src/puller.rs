@@ -173,3 +173,21 @@ fn together(mut failures: Vec<PullError>) -> PullError {
     let message = error_text::one_line(&message);
     PullError { class, remedy, try_next_credential, reason, message, broke_off: false }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image_ref::ImageRef;
+
+    #[test]
+    fn the_failure_that_says_most_gives_class_and_remedy() {
+        let app = ImageRef::parse("registry.example.com/app:1").unwrap();
+        let error = |text| PullError::from_runtime(&app, Code::Unknown, text, &[]);
+        let lost = error("could not fetch content descriptor sha256:1 (config) from remote: not found");
+        assert!(!lost.try_next_credential, "no other credential brings a blob that the registry lost");
+        let both = together(vec![error("401 Unauthorized"), lost.clone()]);
+        assert_eq!((both.class, both.remedy), (lost.class, lost.remedy));
+        let refused = together(vec![error("401 Unauthorized"), error("manifest unknown")]);
+        assert_eq!((refused.class, refused.remedy), (ErrorClass::Unauthorized, ErrorClass::Unauthorized.remedy()));
+    }
+}

@@ -56,3 +56,29 @@ fn remedy(class: ErrorClass) -> Option<&'static str> {
         | ErrorClass::Unknown => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        error_class::{Code, PullError},
+        image_ref::ImageRef,
+        status::ImageStatus,
+    };
+
+    #[test]
+    fn the_remedy_of_a_known_cause_is_kept() {
+        let app = ImageRef::parse("registry.example.com/app:1").unwrap();
+        let row = |text: &str| {
+            let error = PullError::from_runtime(&app, Code::Unknown, text, &[]);
+            let remedy = Some(error.remedy.to_owned());
+            ImageStatus { state: "BackOff", class: Some(error.class), remedy, ..ImageStatus::default() }
+        };
+        let images = vec![row("Get \"https://registry.example.com/v2/\": Forbidden"), row("no such host")];
+        let mut status = Status { images, ..Status::default() };
+        nothing_follows(&mut status, true);
+        let remedy = |n: usize| status.images[n].remedy.clone().unwrap();
+        assert!(remedy(0).starts_with("Check the proxy"), "{}", remedy(0));
+        assert!(remedy(1).ends_with("then run the command again."), "{}", remedy(1));
+    }
+}
