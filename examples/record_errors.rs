@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tonic::Status;
 
@@ -380,6 +381,12 @@ async fn proxies(part: &ContainerdPart, recorder: &mut Recorder) -> Result<()> {
     drop(proxy);
     let result = containerd.pull("registry.invalid/app:1").await;
     recorder.add("proxy-refuses-connections", "RegistryUnavailable/proxy", result);
+    // here, because this containerd has its usual patience
+    let full = Full::start().await?;
+    recorder.ports.push(full.address.clone());
+    containerd.route(&full.address, &Upstream::http(&full.address))?;
+    let result = containerd.pull(&format!("{}/app:1", full.address)).await;
+    recorder.add("dropped-packets", "RegistryUnavailable", result);
     Ok(())
 }
 
@@ -393,13 +400,34 @@ async fn snapshotters(part: &ContainerdPart, recorder: &mut Recorder) -> Result<
     let options = Options { snapshotter: Some(("stargz", socket)), ..Options::default() };
     let containerd = Containerd::start_with(part, &[&registry], options).await?;
     recorder.folder = containerd.folder().to_string_lossy().into_owned();
-    let class = if recorder.runtime == "containerd-2.1" {
+    let class = if recorder.runtime.starts_with("containerd-2") {
         "RuntimeMisconfigured/snapshotter-missing"
     } else {
         "RuntimeMisconfigured/plugin-not-answering"
     };
     recorder.add("snapshotter-does-not-answer", class, containerd.pull(&pushed.by_tag).await);
     Ok(())
+}
+
+/// A port whose queue is full, so that the kernel drops what comes, as a firewall does.
+struct Full {
+    address: String,
+    _listener: TcpListener,
+    _queued: Vec<TcpStream>,
+}
+
+impl Full {
+    async fn start() -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind("127.0.0.1:0".parse()?)?;
+        let listener = socket.listen(0)?;
+        let address = listener.local_addr()?.to_string();
+        let mut queued = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_millis(500), TcpStream::connect(&address)).await {
+            queued.push(stream?);
+        }
+        Ok(Self { address, _listener: listener, _queued: queued })
+    }
 }
 
 /// A server that gives every request the same answer and closes the connection.
