@@ -20,11 +20,11 @@ test: ## every test; what is missing is installed, and what cannot be is named
 	@hack/install-parts --optional || echo "make test: going on without these; the tests name what they leave out" >&2
 	@[ -z "$${PREPULL_TEST_CLUSTER:-}" ] || hack/install-cluster-parts || \
 	  echo "make test: going on without these too; the tests name what they leave out" >&2
-	@$(CARGO) test --no-fail-fast
+	@$(CARGO) test --workspace --no-fail-fast
 
 lint: ## formatting and clippy, warnings as errors
-	@$(CARGO) fmt --check
-	@$(CARGO) clippy --quiet --all-targets -- -D warnings
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 
 generated: ## writes docs/metrics.md and the metrics' snapshots from the code, the dashboard from its script, and the chart's copies
 	@INSTA_UPDATE=always $(CARGO) test --quiet --test metrics_page -- reference

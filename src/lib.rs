@@ -3,46 +3,18 @@
 //! The library is the binary's own; ARCHITECTURE.md draws how the parts hang together.
 
 pub mod agent;
-pub mod backoff;
-pub mod budget;
 pub mod cli;
-pub mod clock;
-pub mod containerd;
-pub mod cooldown;
-pub mod credential_source;
-pub mod credentials;
-pub mod cri;
-pub mod desired;
-pub mod discovery;
-pub mod disk_guard;
-pub mod display;
-pub mod error_class;
-pub mod error_text;
-pub mod fleet;
 pub mod http;
-pub mod image_ref;
-pub mod image_state;
-pub mod io_pressure;
-pub mod kubernetes;
-pub mod list;
 pub mod list_file;
-pub mod list_update;
 pub mod metrics;
-pub mod node_report;
-pub mod node_view;
-pub mod node_writes;
-pub mod notices;
 pub mod page;
 pub mod panics;
-pub mod parallelism;
-pub mod pins;
-pub mod plan;
-pub mod process_clock;
-pub mod progress;
-pub mod pull_secrets;
-pub mod puller;
-pub mod retries;
-pub mod runtime;
-pub mod spread;
-pub mod status;
-pub mod stock;
+
+pub use prepull_core::{
+    backoff, budget, clock, cooldown, credential_source, desired, discovery, disk_guard, display, error_class,
+    error_text, fleet, image_ref, image_state, io_pressure, list, list_update, node_report, node_view, node_writes,
+    notices, parallelism, pins, plan, progress, retries, spread, status, stock,
+};
+pub use prepull_credentials::{self as credentials, pull_secrets};
+pub use prepull_cri::{containerd, cri, puller, runtime};
+pub use prepull_kube::{self as kubernetes, process_clock};
