@@ -92,6 +92,16 @@ fn acr_login_servers() {
         if from_azure_json && !case.login_server.is_empty() {
             continue;
         }
+        // The vector holds the rule of older plugins, which know no hyphens and no regional names. Such registries exist
+        // (cloud-provider-azure#10720), so both are login servers here.
+        let host = case.image.split('/').next().unwrap_or_default();
+        if case.login_server.is_empty()
+            && (host.contains('-') || host.contains(".geo."))
+            && host.ends_with(".azurecr.io")
+        {
+            assert!(AcrHost::parse(&case.image).is_some(), "{}", case.image);
+            continue;
+        }
         let found = AcrHost::parse(&case.image).map(|host| host.login_server).unwrap_or_default();
         assert_eq!(found, case.login_server, "{}", case.image);
         compared += 1;

@@ -297,3 +297,72 @@ async fn origins_and_patterns_are_told() {
     ];
     assert_eq!(told, wanted);
 }
+
+async fn problems_of(content: &str, image: &str) -> Lookup {
+    let mut node = Node::new();
+    node.config("config.json", content.as_bytes());
+    let image = ImageRef::parse(image).unwrap();
+    let request = Request { image: &image, pull_secrets: &[], service_account_secrets: &[], offline: true };
+    let lookup = Credentials::new(node.options()).lookup(request).await;
+    assert!(!lookup.problems.join("").contains(CANARY), "{:?}", lookup.problems);
+    lookup
+}
+
+#[tokio::test]
+async fn a_key_that_almost_matches_is_named_with_its_fix() {
+    for (key, image, wanted, fix) in [
+        ("reg.example.com:443", "reg.example.com/a/b:1", "has a port and the image has none", "`reg.example.com`"),
+        ("reg.example.com", "reg.example.com:443/a/b:1", "has no port", "`reg.example.com:443`"),
+        ("registry-1.docker.io", "nginx", "is not the key of Docker Hub", "`https://index.docker.io/v1/`"),
+        ("reg.example.com/team-a", "reg.example.com/team-b/x", "is for another path", "`reg.example.com/team-b`"),
+        ("HTTPS://quay.io", "quay.io/a/b", "has its scheme in upper case", "`quay.io`"),
+    ] {
+        let content = format!(r#"{{"auths":{{"{key}":{{"username":"u","password":"hunter2"}},"other.test":{{}}}}}}"#);
+        let lookup = problems_of(&content, image).await;
+        assert!(lookup.credentials.is_empty(), "{key} is used for {image}");
+        assert_eq!(lookup.problems.len(), 1, "{:?}", lookup.problems);
+        let problem = &lookup.problems[0];
+        assert!(problem.contains(&format!("config.json: key `{key}` {wanted}")), "{problem}");
+        assert!(problem.ends_with(&format!("key {fix}.")), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn one_near_miss_is_reported_for_each_source_and_few_for_an_image() {
+    let mut node = Node::new();
+    for n in 0..6 {
+        let keys = r#"{"auths":{"r.example.com:443":{},"r.example.com:80":{},"r.example.com/other":{}}}"#;
+        node.config(&format!("{n}.json"), keys.as_bytes());
+    }
+    let lookup = node.lookup().await;
+    assert_eq!(lookup.problems.len(), 4, "{:?}", lookup.problems);
+    assert!(lookup.problems.iter().enumerate().all(|(n, problem)| problem.contains(&format!("{n}.json: key"))));
+
+    node.config("good.json", GOOD.as_bytes());
+    let lookup = node.lookup().await;
+    assert!(lookup.problems.is_empty() && lookup.near_misses.is_empty(), "{:?}", lookup.problems);
+}
+
+#[tokio::test]
+async fn unrelated_registries_cause_no_message() {
+    let entries: Vec<String> = (0..30).map(|n| format!(r#""reg{n}.example.net":{{"auth":"dTpw"}}"#)).collect();
+    let lookup = problems_of(&format!(r#"{{"auths":{{{}}}}}"#, entries.join(",")), "r.example.com/a:1").await;
+    assert!(lookup.problems.is_empty(), "{:?}", lookup.problems);
+}
+
+#[tokio::test]
+async fn an_empty_entry_of_a_laptop_is_tried_and_named() {
+    let content = r#"{"auths":{"https://index.docker.io/v1/":{}},"credsStore":"desktop"}"#;
+    let lookup = problems_of(content, "nginx").await;
+    assert_eq!(users(&lookup), [""]);
+    let named = |problem: &String| problem.contains("`https://index.docker.io/v1/` has no user name and no password");
+    assert_eq!(lookup.problems.iter().filter(|problem| named(problem)).count(), 1, "{:?}", lookup.problems);
+}
+
+#[tokio::test]
+async fn a_docker_credential_helper_is_named() {
+    let mut node = Node::new();
+    node.plugin("docker-credential-test", "echo usage; exit 1");
+    let (problem, _) = node.only_problem().await;
+    assert!(problem.contains("looks like a Docker credential helper"), "{problem}");
+}

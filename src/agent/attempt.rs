@@ -12,6 +12,7 @@ use crate::{
         lookup::{self, Credentials, Request},
     },
     desired::{Target, TargetKey},
+    error_class::{ErrorClass, PullError},
     progress::Sample,
     pull_secrets::{Fetched, PullSecrets, Seen},
     puller,
@@ -88,12 +89,22 @@ impl Attempt {
             Err(outcome) => outcome,
         };
         let outcome = match outcome {
-            Outcome::Failed(error) => Outcome::Failed(error.after_bytes()),
+            Outcome::Failed(error) => Outcome::Failed(with_near_misses(error.after_bytes(), &found.near_misses)),
             outcome => outcome,
         };
         let brought = follow.finish(&runtime, &outcome).await;
         Done { number, key: target.key, began, outcome, lookups: found.outcomes, problems, seen, brought }
     }
+}
+
+/// Names the credentials that almost match in the error of an anonymous pull that the registry refused.
+fn with_near_misses(mut error: PullError, near_misses: &[String]) -> PullError {
+    let refused = matches!(error.class, ErrorClass::Unauthorized | ErrorClass::NotFound);
+    if let Some(first) = near_misses.first().filter(|_| refused) {
+        error.message = format!("{}; no credential matches: {first}", error.message);
+        error.remedy = "Correct the key of the credential that almost matches; `prepull explain` names it.";
+    }
+    error
 }
 
 /// What was wrong with the credentials of each image, at its last attempt.
@@ -123,5 +134,30 @@ impl Problems {
     /// Forgets images that are no longer wanted.
     pub(super) fn retain(&mut self, stock: &Stock) {
         self.0.retain(|key, _| stock.find(key).is_some());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_anonymous_pull_names_the_credential_that_almost_matches() {
+        let near = ["docker-config c.json: key `r.test:443` has a port".to_owned()];
+        let failed = |class: ErrorClass| PullError {
+            class,
+            remedy: class.remedy(),
+            try_next_credential: true,
+            reason: "ErrImagePull",
+            message: "refused".to_owned(),
+            broke_off: false,
+        };
+        for class in [ErrorClass::Unauthorized, ErrorClass::NotFound] {
+            let error = with_near_misses(failed(class), &near);
+            assert!(error.message.starts_with("refused; ") && error.message.contains(&near[0]), "{}", error.message);
+            assert!(error.remedy.contains("almost matches"), "{}", error.remedy);
+            assert_eq!(with_near_misses(failed(class), &[]).remedy, class.remedy());
+        }
+        assert_eq!(with_near_misses(failed(ErrorClass::Timeout), &near).message, "refused");
     }
 }

@@ -5,9 +5,9 @@
 
 mod shape;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt, sync::Arc};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::error::Category;
 
 use self::shape::{Auths, RawEntry, Scalar, TopLevel};
@@ -15,9 +15,12 @@ use super::{
     Auth,
     go_rules::{base64, json},
     keyring::Key,
-    text::{shown, shown_key},
+    text::{shown, shown_as_written, shown_key},
 };
 
+/// What is wrong with a config of the present format in the place of a legacy one.
+const WRAPPED_LEGACY: &str = "its `auths` is not part of the legacy .dockercfg format, so it gives no credentials. Fix: \
+     use a config.json, or recreate the Secret with type kubernetes.io/dockerconfigjson";
 /// How the problem of a malformed entry ends.
 const SKIPPED: &str = "the entry is skipped";
 /// Most problems that are told about the entries of one config.
@@ -33,12 +36,21 @@ pub enum Format {
 }
 
 /// One entry: its key, and what it gives. An entry without user name and password is one all the same.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Entry {
     /// The key, normalised.
     pub key: Key,
+    /// The key as written, so that messages can name it. It may hold a password: pass it through
+    /// [`super::text::shown_as_written`].
+    pub written: Arc<str>,
     /// User name, password and tokens.
     pub auth: Auth,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("key", &self.key).field("auth", &self.auth).finish_non_exhaustive()
+    }
 }
 
 /// What a config says.
@@ -57,6 +69,12 @@ pub struct DockerConfig {
 /// Why nothing of a config can be used. Never quotes the config: any of its text may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
+    /// The text starts with a byte order mark.
+    #[error("it starts with a byte order mark, which is not valid JSON. Fix: save it as UTF-8 without BOM")]
+    ByteOrderMark,
+    /// The text is UTF-16.
+    #[error("it is encoded in UTF-16, and JSON must be UTF-8. Fix: save it as UTF-8 without BOM")]
+    Utf16,
     /// The text breaks off.
     #[error("the JSON breaks off in line {line}, column {column}; write the file again")]
     Truncated {
@@ -97,6 +115,11 @@ pub enum AuthFieldError {
 
 /// Reads a config. `null` is a config without entries, as in the kubelet.
 pub fn decode(text: &[u8], format: Format) -> Result<DockerConfig, DecodeError> {
+    match text {
+        [0xef, 0xbb, 0xbf, ..] => return Err(DecodeError::ByteOrderMark),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{', 0, ..] | [0, b'{', ..] => return Err(DecodeError::Utf16),
+        _ => {}
+    }
     let text = json::forgiving(text);
     match format {
         Format::ConfigJson => {
@@ -109,12 +132,26 @@ pub fn decode(text: &[u8], format: Format) -> Result<DockerConfig, DecodeError> 
                 Some(Auths::Entries(entries)) => DockerConfig { has_auths: true, ..collect(entries) },
                 None => DockerConfig::default(),
             };
+            if let Some(key) = top.bare_registry {
+                config.problems.push(format!(
+                    "key `{}` is outside `auths`: this is the legacy .dockercfg layout. Fix: wrap it in `auths`, or use \
+                     type kubernetes.io/dockercfg",
+                    shown_as_written(&key)
+                ));
+            }
             config.problems.extend(top.not_applicable.into_iter().map(not_applicable));
             Ok(config)
         }
         Format::Legacy => match serde_json::from_slice(&text).map_err(|error| position(&error))? {
             Auths::Wrong(kind) => Err(DecodeError::NotAnObject(kind)),
-            Auths::Entries(entries) => Ok(DockerConfig { has_auths: true, ..collect(entries) }),
+            Auths::Entries(entries) => {
+                let wrapped = entries.iter().any(|(written, _)| json::is_field(written, "auths"));
+                let mut config = DockerConfig { has_auths: true, ..collect(entries) };
+                if wrapped {
+                    config.problems.push(WRAPPED_LEGACY.to_owned());
+                }
+                Ok(config)
+            }
         },
     }
 }
@@ -149,8 +186,10 @@ fn collect(entries: Vec<(String, RawEntry)>) -> DockerConfig {
                 untold += 1;
             }
         };
-        let key =
-            Key::normalise(&written).map_err(|error| tell(format!("no registry has this name: {error}; {SKIPPED}")));
+        let key = Key::normalise(&written).map_err(|error| {
+            let port = if written.ends_with(":*") { " (a `*` works only in the host)" } else { "" };
+            tell(format!("no registry has this name: {error}{port}; {SKIPPED}"));
+        });
         let auth = key.ok().and_then(|key| {
             let auth = entry(raw, &mut tell);
             malformed |= auth.is_none();
@@ -166,7 +205,10 @@ fn collect(entries: Vec<(String, RawEntry)>) -> DockerConfig {
     config.entries = good
         .into_iter()
         .rev()
-        .filter_map(|(written, key, auth)| seen.insert(written).then_some(Entry { key, auth }))
+        .filter_map(|(written, key, auth)| {
+            let entry = Entry { key, written: written.as_str().into(), auth };
+            seen.insert(written).then_some(entry)
+        })
         .collect();
     config.entries.reverse();
     config.malformed = malformed;
@@ -204,6 +246,9 @@ fn entry(raw: RawEntry, tell: &mut dyn FnMut(String)) -> Option<Auth> {
         },
         _ => (owned(&fields.username), SecretString::from(owned(&fields.password))),
     };
+    if password.expose_secret().ends_with(['\n', '\r']) {
+        tell("the password ends with a line break, which is sent too. Fix: encode it with `echo -n`".to_owned());
+    }
     let mut token = |name: &str, value: &Scalar| {
         if let Some(kind) = value.wrong_kind() {
             tell(format!("`{}` must be a string, not {kind}; the token is ignored", shown(name)));
@@ -235,7 +280,6 @@ pub fn decode_auth(field: &str) -> Result<(String, SecretString), AuthFieldError
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use secrecy::ExposeSecret as _;
 
     fn config(text: &str) -> DockerConfig {
         decode(text.as_bytes(), Format::ConfigJson).unwrap()
@@ -288,6 +332,42 @@ mod tests {
             let error = decode(text.as_bytes(), Format::ConfigJson).unwrap_err().to_string();
             assert!(error.starts_with(wanted) && !error.contains("hunter2"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn encodings_other_than_utf_8_are_named() {
+        let text = r#"{"auths":{}}"#;
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for bytes in [&little, &big, &[&[0xff, 0xfe][..], &little].concat(), &[&[0xfe, 0xff][..], &big].concat()] {
+            assert_eq!(decode(bytes, Format::ConfigJson).unwrap_err(), DecodeError::Utf16);
+            assert_eq!(decode(bytes, Format::Legacy).unwrap_err(), DecodeError::Utf16);
+        }
+        let marked = format!("\u{feff}{text}");
+        assert_eq!(decode(marked.as_bytes(), Format::ConfigJson).unwrap_err(), DecodeError::ByteOrderMark);
+    }
+
+    #[test]
+    fn a_layout_in_the_place_of_the_other_is_named() {
+        let bare = config(r#"{"https://my.reg.example:5000":{"auth":"dTpw"}}"#);
+        assert!(!bare.has_auths && bare.entries.is_empty());
+        assert!(bare.problems[0].starts_with("key `https://my.reg.example:5000` is outside `auths`"));
+        let wrapped = decode(br#"{"auths":{"r":{"auth":"dTpw"}}}"#, Format::Legacy).unwrap();
+        assert_eq!(wrapped.problems, [WRAPPED_LEGACY]);
+        assert!(config(r#"{"plugins":{"a.b":{}},"HttpHeaders":{}}"#).problems.iter().all(|p| !p.contains("outside")));
+    }
+
+    #[test]
+    fn a_line_break_at_the_end_of_a_password_is_kept_and_named() {
+        let config = config(r#"{"auths":{"r":{"auth":"dTpwCg=="}}}"#);
+        assert_eq!(pairs(&config), [triple("r", "u", "p\n")]);
+        assert!(config.problems[0].contains("`r`: the password ends with a line break"), "{:?}", config.problems);
+    }
+
+    #[test]
+    fn a_port_that_is_a_pattern_is_named_as_written() {
+        let config = config(r#"{"auths":{"reg.example.com:*":{"auth":"dTpw"}}}"#);
+        assert!(config.problems[0].starts_with("entry `reg.example.com:*`: "), "{:?}", config.problems);
     }
 
     #[test]

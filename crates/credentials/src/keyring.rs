@@ -72,6 +72,11 @@ impl<T> Keyring<T> {
         self.0.entry(key).or_default().push(value);
     }
 
+    /// All values, in ascending order of their keys.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.values().flatten()
+    }
+
     /// Everything that matches the image (`registry/repository`, without tag and digest), most specific key first.
     /// Where nothing matches and the image is one of Docker Hub's, what stands under `index.docker.io`.
     pub fn lookup(&self, image: &str) -> Vec<(&Key, &T)> {

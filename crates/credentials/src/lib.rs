@@ -12,6 +12,7 @@ pub mod file;
 pub mod go_rules;
 pub mod keyring;
 pub mod lookup;
+pub mod near_miss;
 pub mod node_search;
 pub mod plugin;
 pub mod pull_secrets;

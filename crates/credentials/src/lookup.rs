@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use futures::future::BoxFuture;
+use secrecy::ExposeSecret as _;
 use tokio::sync::Mutex;
 
 use super::{
@@ -11,10 +12,11 @@ use super::{
     docker_config::DockerConfig,
     file::{Kept, MAX_MANIFEST},
     keyring::{Key, Keyring},
+    near_miss::{MAX_NEAR_MISSES, NearMiss, near_miss},
     node_search::{KeptConfigs, NodeConfigs, kept_configs},
     plugin::{Answers, PluginOptions, Plugins},
     secret::{Secret, SecretError, manifest},
-    text::{shown, shown_key, shown_path},
+    text::{shown, shown_as_written, shown_key, shown_path},
 };
 use prepull_core::{error_text, image_ref::ImageRef};
 
@@ -108,6 +110,9 @@ pub struct Lookup {
     pub problems: Vec<String>,
     /// How each kind of source ended that was asked, in [`Source::ALL`]'s order.
     pub outcomes: Vec<(Source, Outcome)>,
+    /// Keys that almost match, one line each and at most [`MAX_NEAR_MISSES`]. Empty if any credential matches. They are
+    /// part of `problems` too.
+    pub near_misses: Vec<String>,
 }
 
 /// All sources of credentials on this node.
@@ -167,6 +172,12 @@ impl Credentials {
             if !configured {
                 self.cloud(request.image).await.finish(&image, &mut lookup);
             }
+        }
+        if lookup.credentials.is_empty() {
+            lookup.near_misses.truncate(MAX_NEAR_MISSES);
+            lookup.problems.extend(lookup.near_misses.iter().cloned());
+        } else {
+            lookup.near_misses.clear();
         }
         lookup
     }
@@ -275,7 +286,48 @@ fn exec(answers: Answers) -> Ring {
 struct Candidate {
     source: Source,
     origin: Arc<str>,
+    written: Arc<str>,
     auth: Auth,
+}
+
+impl Candidate {
+    /// Whether a docker config or Secret gives nothing under its key. It is tried anyway, as the kubelet does.
+    fn is_empty(&self) -> bool {
+        let Auth { username, password, identity_token, registry_token } = &self.auth;
+        matches!(self.source, Source::PullSecret | Source::ServiceAccount | Source::DockerConfig)
+            && username.is_empty()
+            && password.expose_secret().is_empty()
+            && identity_token.is_none()
+            && registry_token.is_none()
+    }
+}
+
+/// The closest near miss of each source, one line each, at most [`MAX_NEAR_MISSES`].
+fn near_misses(keys: &Keyring<Candidate>, image: &str) -> Vec<String> {
+    let mut closest: Vec<(&Candidate, NearMiss)> = Vec::new();
+    for candidate in keys.values().filter(|candidate| candidate.source != Source::Cloud) {
+        let Some(miss) = near_miss(&candidate.written, image) else { continue };
+        let of_its_source = |(known, _): &&mut (&Candidate, NearMiss)| {
+            known.source == candidate.source && known.origin == candidate.origin
+        };
+        match closest.iter_mut().find(of_its_source) {
+            Some(known) => {
+                if miss.difference < known.1.difference {
+                    *known = (candidate, miss);
+                }
+            }
+            None => {
+                if closest.len() < MAX_NEAR_MISSES {
+                    closest.push((candidate, miss));
+                }
+            }
+        }
+    }
+    let line = |(candidate, NearMiss { difference: _, reason, fix }): (&Candidate, NearMiss)| {
+        let (source, origin, key) = (candidate.source, &candidate.origin, shown_as_written(&candidate.written));
+        format!("{source} {origin}: key `{key}` {}. Fix: {}", shown(&reason), shown(&fix))
+    };
+    closest.into_iter().map(line).collect()
 }
 
 /// A keyring that is being filled, with what went wrong.
@@ -302,7 +354,12 @@ impl Ring {
         self.asked(source);
         let origin: Arc<str> = origin.into();
         for entry in &config.entries {
-            let candidate = Candidate { source, origin: Arc::clone(&origin), auth: entry.auth.clone() };
+            let candidate = Candidate {
+                source,
+                origin: Arc::clone(&origin),
+                written: Arc::clone(&entry.written),
+                auth: entry.auth.clone(),
+            };
             self.keys.add(entry.key.clone(), candidate);
         }
     }
@@ -322,7 +379,7 @@ impl Ring {
     /// Adds one credential under a key as a plugin or a cloud wrote it.
     fn add_written(&mut self, source: Source, origin: &str, written: &str, auth: Auth) {
         match Key::normalise(written) {
-            Ok(key) => self.keys.add(key, Candidate { source, origin: origin.into(), auth }),
+            Ok(key) => self.keys.add(key, Candidate { source, origin: origin.into(), written: written.into(), auth }),
             Err(error) => {
                 let key = shown_key(written);
                 self.problem(
@@ -336,6 +393,22 @@ impl Ring {
     /// Looks the image up, and adds what matches to the rest.
     fn finish(self, image: &str, lookup: &mut Lookup) {
         let found = self.keys.lookup(image);
+        let mut empty: Vec<(&Arc<str>, String)> = Vec::new();
+        for (_, candidate) in found.iter().filter(|(_, candidate)| candidate.is_empty()) {
+            if !empty.iter().any(|(origin, _)| *origin == &candidate.origin) {
+                let (origin, key) = (&candidate.origin, shown_as_written(&candidate.written));
+                let problem = format!(
+                    "{} {origin}: key `{key}` has no user name and no password, which may be in a credential helper. Fix: \
+                     create the secret with `kubectl create secret docker-registry`",
+                    candidate.source
+                );
+                empty.push((origin, problem));
+            }
+        }
+        lookup.problems.extend(empty.into_iter().map(|(_, problem)| problem));
+        if found.is_empty() {
+            lookup.near_misses.extend(near_misses(&self.keys, image));
+        }
         for source in Source::ALL.into_iter().filter(|source| self.asked.contains(source)) {
             let outcome = if found.iter().any(|(_, candidate)| candidate.source == source) {
                 Outcome::Found

@@ -64,6 +64,11 @@ pub struct Answers {
     pub matched: bool,
 }
 
+/// Start of the names of Docker credential helpers.
+const DOCKER_HELPER_PREFIX: &str = "docker-credential-";
+/// The argument that makes a Docker credential helper return a login.
+const DOCKER_HELPER_COMMAND: &str = "get";
+
 /// All configured plugins.
 pub struct Plugins {
     options: PluginOptions,
@@ -267,6 +272,18 @@ impl Plugin {
         flight.await
     }
 
+    /// What to add to a failure of a program that is a Docker credential helper.
+    fn advice(&self) -> &'static str {
+        let helper = self.provider.name.starts_with(DOCKER_HELPER_PREFIX)
+            || self.provider.args.first().is_some_and(|arg| arg == DOCKER_HELPER_COMMAND);
+        if helper {
+            ". It looks like a Docker credential helper, whose protocol differs. Fix: configure a kubelet credential \
+             provider, such as ecr-credential-provider"
+        } else {
+            ""
+        }
+    }
+
     async fn call(&self, image: &str) -> Result<Logins, Arc<str>> {
         let request = protocol::request(self.provider.api_version, image);
         let call = Call {
@@ -278,9 +295,9 @@ impl Plugin {
         let name = shown(&self.provider.name);
         let stdout = runner::run(call, self.limits)
             .await
-            .map_err(|error: RunError| Arc::from(format!("plugin {name}: {error}")))?;
+            .map_err(|error: RunError| Arc::from(format!("plugin {name}: {error}{}", self.advice())))?;
         let response = protocol::response(self.provider.api_version, &stdout)
-            .map_err(|error| Arc::from(format!("plugin {name}: {error}")))?;
+            .map_err(|error| Arc::from(format!("plugin {name}: {error}{}", self.advice())))?;
         let now = Instant::now().into_std();
         Ok(self.cache.lock().await.put(image, response, self.provider.default_cache_duration, now))
     }

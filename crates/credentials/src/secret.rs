@@ -44,10 +44,16 @@ impl fmt::Debug for Secret {
 pub enum SecretError {
     /// Not a type of pull secrets.
     #[error(
-        "its type is `{0}`, which is none of a pull secret, so it is skipped; \
+        "its type is `{0}`, so it is not a pull secret and is skipped; \
          create it with `kubectl create secret docker-registry`"
     )]
     WrongType(String),
+    /// Not a type of pull secrets, although a key of one is there.
+    #[error(
+        "its type is `{0}`, and a pull secret needs kubernetes.io/dockerconfigjson. Fix: a type cannot be changed, so delete \
+         it and recreate it with `kubectl create secret docker-registry`"
+    )]
+    WrongTypeOfPullSecret(String),
     /// The key that belongs to its type is not there.
     #[error("it has no key `{0}`, which its type demands, so it is skipped")]
     NoKey(&'static str),
@@ -63,7 +69,9 @@ pub enum SecretError {
         source: DecodeError,
     },
     /// The docker config has no `auths`, so it can give nothing.
-    #[error("its key `{0}` has no `auths`; a bare map of registries belongs into type kubernetes.io/dockercfg")]
+    #[error(
+        "its key `{0}` has no `auths`. Fix: wrap the map of registries in `auths`, or use type kubernetes.io/dockercfg"
+    )]
     NoAuths(&'static str),
 }
 
@@ -79,10 +87,15 @@ impl Secret {
 
     /// The docker config that the Secret holds, by the kubelet's rules: the type decides which key counts.
     pub fn docker_config(&self) -> Result<DockerConfig, SecretError> {
-        let (_, key, format) = COUNTED
-            .iter()
-            .find(|(secret_type, ..)| *secret_type == self.secret_type)
-            .ok_or_else(|| SecretError::WrongType(shown(&self.secret_type)))?;
+        let (_, key, format) =
+            COUNTED.iter().find(|(secret_type, ..)| *secret_type == self.secret_type).ok_or_else(|| {
+                let secret_type = shown(&self.secret_type);
+                if COUNTED.iter().any(|(_, key, _)| self.data.contains_key(*key)) {
+                    SecretError::WrongTypeOfPullSecret(secret_type)
+                } else {
+                    SecretError::WrongType(secret_type)
+                }
+            })?;
         let text = self.data.get(*key).ok_or(SecretError::NoKey(key))?;
         if text.is_empty() {
             return Err(SecretError::Empty(key));
@@ -110,8 +123,9 @@ mod tests {
         assert_eq!(entries(secret(legacy, ".dockercfg", r#"{"r":{}}"#)), Ok(1));
         assert_eq!(
             entries(secret("Opaque", ".dockerconfigjson", config)),
-            Err(SecretError::WrongType("Opaque".into()))
+            Err(SecretError::WrongTypeOfPullSecret("Opaque".into()))
         );
+        assert_eq!(entries(secret("Opaque", "other", config)), Err(SecretError::WrongType("Opaque".into())));
         assert_eq!(entries(secret(json, ".dockercfg", config)), Err(SecretError::NoKey(".dockerconfigjson")));
         assert_eq!(entries(secret(legacy, ".dockercfg", "")), Err(SecretError::Empty(".dockercfg")));
         assert_eq!(

@@ -39,7 +39,21 @@ pub fn shown_key(written: &str) -> String {
         return shown(&key.to_string());
     }
     let behind_user = without_scheme(written).rsplit('@').next().unwrap_or_default();
+    // a port that is a pattern holds no password, and is the reason why the key cannot be read
+    if let Some(host) = behind_user.strip_suffix(":*") {
+        return shown(&format!("{}:*", host.split(['/', ':', '?', '#']).next().unwrap_or_default()));
+    }
     shown(behind_user.split(['/', ':', '?', '#']).next().unwrap_or_default())
+}
+
+/// A key for a message as it is written, scheme and path included, unless it may hold a password: then as
+/// [`shown_key`] gives it.
+pub fn shown_as_written(written: &str) -> String {
+    if written.contains(['@', '?', '#', '%']) || Key::normalise(written).is_err() {
+        shown_key(written)
+    } else {
+        shown(written)
+    }
 }
 
 #[cfg(test)]
@@ -58,5 +72,8 @@ mod tests {
         assert_eq!(shown_key("https://user:hunter2@r.example.com/team"), "r.example.com/team");
         assert_eq!(shown_key("user:hun ter2@r.example.com/team"), "r.example.com");
         assert_eq!(shown_key("user:hunter2"), "user");
+        assert_eq!(shown_key("u:hunter2@r.example.com:*"), "r.example.com:*");
+        assert_eq!(shown_as_written("HTTPS://quay.io/v2"), "HTTPS://quay.io/v2");
+        assert_eq!(shown_as_written("https://u:hunter2@quay.io/a"), "quay.io/a");
     }
 }

@@ -188,15 +188,21 @@ pub struct AcrHost {
 }
 
 impl AcrHost {
-    /// Reads the login server at the start of an image or registry name: letters and digits, `.azurecr.`, and `io`,
-    /// `cn`, `de` or `us`, then the end or a slash. A port or a hyphen makes it none, as in Azure's plugin without an
-    /// `azure.json` that names another suffix.
+    /// Reads the login server at the start of an image or registry name: letters, digits and inner hyphens, perhaps a
+    /// region and `geo` (`foo.eastus2.geo.azurecr.io`), `.azurecr.`, and `io`, `cn`, `de` or `us`, then the end or a
+    /// slash. A port makes it none. Hyphens come with Azure's domain name label scope, and the regional names with
+    /// geo-replication; older versions of Azure's plugin know neither.
     pub fn parse(name: &str) -> Option<Self> {
         let host = name.split('/').next().unwrap_or_default();
         let (registry, rest) = host.split_once('.')?;
-        if registry.is_empty() || !registry.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        if !is_acr_label(registry) {
             return None;
         }
+        let rest = match rest.split_once(".geo.") {
+            Some((region, rest)) if is_acr_label(region) => rest,
+            Some(_) => return None,
+            None => rest,
+        };
         let cloud = match rest {
             "azurecr.io" => AzureCloud::Public,
             "azurecr.cn" => AzureCloud::China,
@@ -206,6 +212,13 @@ impl AcrHost {
         };
         Some(Self { login_server: host.to_owned(), cloud })
     }
+}
+
+fn is_acr_label(label: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric();
+    label.bytes().next().is_some_and(plain)
+        && label.bytes().last().is_some_and(plain)
+        && label.bytes().all(|b| plain(b) || b == b'-')
 }
 
 fn is_region(region: &str) -> bool {
@@ -228,6 +241,17 @@ mod tests {
         assert_eq!(provider("public.ecr.aws/docker/library/busybox"), Some(CloudProvider::EcrPublic));
         assert_eq!(provider("gcr.io/p/a"), Some(CloudProvider::Gcp));
         assert_eq!(provider("team.azurecr.us/a"), Some(CloudProvider::Acr));
+        assert_eq!(provider("my-abc123.azurecr.io/a"), Some(CloudProvider::Acr));
+        assert_eq!(provider("foo.eastus2.geo.azurecr.io/a"), Some(CloudProvider::Acr));
+        for other in [
+            "-a.azurecr.io/x",
+            "a-.azurecr.io/x",
+            "a.b.azurecr.io/x",
+            "a.b.c.geo.azurecr.io/x",
+            "a.b.geo.azurecr.io.example/x",
+        ] {
+            assert!(ImageRef::parse(other).is_err() || provider(other).is_none(), "{other}");
+        }
         assert_eq!(provider("busybox"), None);
         assert_eq!(provider("reg_istry.example.com/app"), None);
         assert_eq!(provider("123456789012.dkr.ecr.us_east_1.amazonaws.com/a"), Some(CloudProvider::Ecr));

@@ -95,6 +95,8 @@ pub(super) enum Auths {
 pub(super) struct TopLevel {
     pub(super) auths: Option<Auths>,
     pub(super) not_applicable: Vec<&'static str>,
+    /// The first object at the top whose name looks like a registry: the legacy layout.
+    pub(super) bare_registry: Option<String>,
     /// What the top is if it is no object.
     pub(super) wrong_kind: Option<&'static str>,
 }
@@ -189,7 +191,11 @@ impl Shape for TopLevel {
                 };
                 continue;
             }
-            map.next_value::<IgnoredAny>()?;
+            let is_object = matches!(map.next_value::<RawEntry>()?, RawEntry::Fields(_));
+            if is_object && top.bare_registry.is_none() && name.contains(['.', ':']) {
+                top.bare_registry = Some(name);
+                continue;
+            }
             let known = NOT_APPLICABLE.iter().find(|(field, _)| is_field(&name, field)).map(|(_, shown)| *shown);
             top.not_applicable.extend(known.filter(|shown| !top.not_applicable.contains(shown)));
         }
