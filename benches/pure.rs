@@ -27,7 +27,7 @@ fn text() -> String {
 
 fn lists() -> [SourcedList; 1] {
     let list = Arc::new(ImageList::parse(&text()).unwrap());
-    [SourcedList { source: "bench".into(), revision: "r".into(), namespace: None, list }]
+    [SourcedList { source: "bench".into(), revision: "r".into(), namespace: None, selected: false, list }]
 }
 
 fn present() -> Vec<ListedImage> {

@@ -111,6 +111,7 @@ pub(crate) fn list(data: &[u8]) {
                 source: "fuzz".into(),
                 revision: prepull::list::revision(text).into(),
                 namespace: Some("team".into()),
+                selected: false,
                 list: Arc::new(list),
             };
             // the same list twice is the same wish once
@@ -287,7 +288,13 @@ pub(crate) fn cri_answer(data: &[u8]) {
     }
     let Ok(answer) = cri::ListImagesResponse::decode(data) else { return };
     let list = ImageList::parse("images: [registry.example.com/team/app:v1, nginx]").expect("a list");
-    let list = SourcedList { source: "fuzz".into(), revision: "r".into(), namespace: None, list: Arc::new(list) };
+    let list = SourcedList {
+        source: "fuzz".into(),
+        revision: "r".into(),
+        namespace: None,
+        selected: false,
+        list: Arc::new(list),
+    };
     let desired = Desired::merge(&[list], &NodeFacts::default());
     let observation = Observation::new(
         Moment::default(),

@@ -155,7 +155,8 @@ fn desired(scenario: &Scenario) -> Desired {
         text += &format!("- registry.example.com/app-{n}:{megabytes}\n");
     }
     let list = Arc::new(ImageList::parse(&text).expect("the list is good"));
-    let list = SourcedList { source: "sim".into(), revision: revision(&text).into(), namespace: None, list };
+    let list =
+        SourcedList { source: "sim".into(), revision: revision(&text).into(), namespace: None, selected: false, list };
     Desired::merge(&[list], &NodeFacts::default())
 }
 

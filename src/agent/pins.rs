@@ -310,7 +310,7 @@ mod tests {
 
     fn stock() -> Stock {
         let list = Arc::new(ImageList::parse("images: [{image: 'q.io/a:1', pin: true}]").unwrap());
-        let list = SourcedList { source: "test".into(), revision: "r".into(), namespace: None, list };
+        let list = SourcedList { source: "test".into(), revision: "r".into(), namespace: None, selected: false, list };
         let mut stock = Stock::new(true);
         stock.apply(Desired::merge(&[list], &NodeFacts::default()), Moment::default());
         stock

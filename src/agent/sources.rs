@@ -80,7 +80,7 @@ impl Sources {
     pub(super) fn update(&mut self, update: ListUpdate) -> Change {
         let ListUpdate { source: name, namespace, read } = update;
         if let Some((_, source)) = self.named.iter_mut().find(|(named, _)| *named == name) {
-            return source.update(&name, namespace, read);
+            return source.update(&name, namespace, false, read);
         }
         let Some(selected) = &mut self.selected else { return Change::Nothing };
         if selected.name != name {
@@ -89,7 +89,7 @@ impl Sources {
                 tracing::info!(list = %name, "list is no longer selected");
                 return if selected.complete { Change::InForce } else { Change::Nothing };
             }
-            let change = selected.lists.entry(name.clone()).or_default().update(&name, namespace, read);
+            let change = selected.lists.entry(name.clone()).or_default().update(&name, namespace, true, read);
             // the others of the first round come first
             return if selected.complete { change } else { Change::Nothing };
         }
@@ -136,7 +136,7 @@ impl Sources {
             source: name.clone(),
             revision: source.list.as_ref().map_or_else(|| "".into(), |l| l.revision.clone()),
             problems: source.problems.clone(),
-            notes: Vec::new(),
+            notes: source.notes(),
             pins: source.list.as_ref().is_some_and(|l| l.list.pins()),
         };
         let mut rows: Vec<_> = self.all().map(row).collect();
@@ -153,10 +153,14 @@ impl Sources {
         rows
     }
 
-    /// The lists in force that ask for a cap on the nodes that pull.
+    /// Returns the lists whose cap on the nodes that pull is in force; a selected list has none.
     pub(super) fn with_cap(&self) -> impl Iterator<Item = &Arc<str>> {
         let caps = |source: &Source| source.list.as_ref().is_some_and(|l| l.list.limits.pulling_nodes.is_some());
-        self.all().filter(move |(_, source)| caps(source)).map(|(name, _)| name)
+        self.named
+            .iter()
+            .map(|(name, source)| (name, source))
+            .filter(move |(_, source)| caps(source))
+            .map(|(name, _)| name)
     }
 
     /// How many sources told something last that cannot be used. One that is only out of reach told nothing.
@@ -180,7 +184,7 @@ impl Sources {
 const MOST_LOGGED: usize = 10;
 
 impl Source {
-    fn update(&mut self, name: &Arc<str>, namespace: Option<Arc<str>>, read: Read) -> Change {
+    fn update(&mut self, name: &Arc<str>, namespace: Option<Arc<str>>, selected: bool, read: Read) -> Change {
         self.told = true;
         match read {
             Read::List { revision, list } => {
@@ -194,7 +198,11 @@ impl Source {
                 }
                 self.rejected = false;
                 let list = self.with_good_limits(list);
-                self.list = Some(SourcedList { source: name.clone(), revision, namespace, list });
+                let before = self.notes();
+                self.list = Some(SourcedList { source: name.clone(), revision, namespace, selected, list });
+                for note in self.notes().iter().filter(|note| !before.contains(note)) {
+                    tracing::warn!(list = %name, notice = %note, "the list has a notice");
+                }
                 return Change::InForce;
             }
             Read::NotAList(problem) => self.refuse(name, ListProblem::to_string(&problem)),
@@ -207,6 +215,11 @@ impl Source {
         }
         // others may have waited for this source to tell anything
         if self.list.is_none() { Change::InForce } else { Change::Nothing }
+    }
+
+    /// Returns what people should know about a list that has no mistake.
+    fn notes(&self) -> Vec<String> {
+        self.list.iter().filter_map(ignored_limits).collect()
     }
 
     /// The list, with the last good value of each limit that cannot be read.
@@ -227,6 +240,17 @@ impl Source {
     fn kept(&self) -> &'static str {
         self.list.as_ref().map_or("none was read before", |_| "the last good one stays in force")
     }
+}
+
+/// Returns the notice for a selected list that sets limits of the node.
+fn ignored_limits(list: &SourcedList) -> Option<String> {
+    let ignored = if list.selected { list.list.limits.node_wide() } else { Vec::new() };
+    (!ignored.is_empty()).then(|| {
+        format!(
+            "limits not in force ({}): a list found by a label selector limits only its own pulls, by pullTimeout. Fix: set them in a list that the agent's flags name",
+            ignored.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -298,6 +322,22 @@ mod tests {
         );
         told("{}");
         assert!(sources.status()[0].problems.is_empty());
+    }
+
+    #[test]
+    fn limits_of_a_selected_list_are_a_notice() {
+        let mut sources = sources();
+        let text = "limits: {maxDiskUsage: 1%, pullTimeout: 1s, pullingNodes: many}\nimages: []";
+        tell(&mut sources, "file", Read::of_text(text));
+        tell(&mut sources, "team/a", Read::of_text(text));
+        tell(&mut sources, "team?x", Read::Complete);
+        let status = sources.status();
+        assert!(status[0].notes.is_empty(), "{status:?}");
+        let [note] = status[1].notes.as_slice() else { panic!("{status:?}") };
+        assert!(note.starts_with("limits not in force (pullingNodes, maxDiskUsage, resumeDiskUsage): "), "{note}");
+        assert_eq!(sources.with_cap().count(), 1);
+        tell(&mut sources, "team/a", Read::of_text("limits: {pullTimeout: 1s}\nimages: []"));
+        assert!(sources.status()[1].notes.is_empty());
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct SourcedList {
     pub revision: Arc<str>,
     /// The namespace whose Secrets and service accounts its entries may name.
     pub namespace: Option<Arc<str>>,
+    /// Whether a label selector found it, so that somebody else than the agent's administrator may have written it.
+    pub selected: bool,
     /// The list.
     pub list: Arc<ImageList>,
 }
@@ -66,7 +68,7 @@ pub struct Target {
     pub required: bool,
     /// Whether any entry pins it.
     pub pin: bool,
-    /// The longest of all entries, else the limit of the lists.
+    /// The longest of all entries, else `pullTimeout` of the lists' limits.
     pub pull_timeout: Duration,
 }
 
@@ -114,11 +116,11 @@ pub enum RowKind {
 /// Everything wanted on this node.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Desired {
-    /// Images in the order in which they are pulled: priority, then list order.
+    /// Images in the order in which they are pulled: by priority; within a priority the lists take turns, each in its own order.
     pub targets: Vec<Target>,
     /// Texts in list order.
     pub rows: Vec<Row>,
-    /// The strictest of all lists.
+    /// The strictest of all lists that the agent's own flags name. A selected list limits nobody else's pulls.
     pub limits: Limits,
     /// One hash for all lists.
     pub revision: String,
@@ -131,11 +133,13 @@ impl Desired {
     pub fn merge(lists: &[SourcedList], node: &NodeFacts) -> Self {
         let limits = lists
             .iter()
+            .filter(|l| !l.selected)
             .map(|l| &l.list.limits)
             .fold(None::<Limits>, |all, one| Some(all.map_or_else(|| one.clone(), |all| all.strictest(one))));
         let limits = limits.unwrap_or_default();
-        let mut merge = Merge { default_timeout: limits.pull_timeout, ..Merge::default() };
+        let mut merge = Merge::default();
         for list in lists {
+            merge.begin_list(list, &limits);
             for entry in &list.list.entries {
                 match &entry.spec {
                     Err(why) => {
@@ -163,9 +167,21 @@ impl Desired {
     }
 }
 
+/// The highest priority that entries of a selected list have: what the agent's administrator lists can always go before them.
+const MAX_SELECTED_PRIORITY: i64 = 0;
+
 #[derive(Default)]
 struct Merge {
+    /// The `pullTimeout` of entries that name none.
     default_timeout: Duration,
+    /// The highest priority of the current list's entries.
+    max_priority: i64,
+    /// Whether the current list is a selected one.
+    selected: bool,
+    /// How many targets the current list has brought.
+    brought: usize,
+    /// The turn in which each target is due: its place among those that its list brought.
+    turns: Vec<usize>,
     targets: Vec<Target>,
     /// Whether an entry gave the target's time-out.
     own_timeout: Vec<bool>,
@@ -193,6 +209,17 @@ enum NamedKind {
 }
 
 impl Merge {
+    /// Starts the next list, of which `limits` are the node's.
+    fn begin_list(&mut self, list: &SourcedList, limits: &Limits) {
+        self.brought = 0;
+        self.selected = list.selected;
+        (self.default_timeout, self.max_priority) = if list.selected {
+            (list.list.limits.pull_timeout, MAX_SELECTED_PRIORITY)
+        } else {
+            (limits.pull_timeout, i64::MAX)
+        };
+    }
+
     /// Adds a row. One with the same text and the same fate is there once, required if any of them is; one that cannot
     /// be used never hides behind another that can.
     fn row(&mut self, image: &Arc<str>, kind: RowKind) {
@@ -225,7 +252,10 @@ impl Merge {
         let index = *self.index.entry(key.clone()).or_insert(next);
         let secrets = self.new_names(index, NamedKind::Secret, secrets);
         let accounts = self.new_names(index, NamedKind::Account, accounts);
+        let priority = spec.priority.min(self.max_priority);
         if index == next {
+            self.turns.push(self.brought);
+            self.brought += 1;
             self.own_timeout.push(spec.pull_timeout.is_some());
             self.targets.push(Target {
                 key,
@@ -233,7 +263,7 @@ impl Merge {
                 policy: spec.policy,
                 pull_secrets: secrets,
                 service_accounts: accounts,
-                priority: spec.priority,
+                priority,
                 refresh_interval: spec.refresh_interval,
                 required: spec.required,
                 pin: spec.pin,
@@ -244,15 +274,21 @@ impl Merge {
             target.policy = eager(target.policy, spec.policy);
             target.pull_secrets.extend(secrets);
             target.service_accounts.extend(accounts);
-            target.priority = target.priority.max(spec.priority);
+            target.priority = target.priority.max(priority);
             target.refresh_interval = target.refresh_interval.min(spec.refresh_interval);
             target.required |= spec.required;
             target.pin |= spec.pin;
-            if let Some(timeout) = spec.pull_timeout {
-                let longest = if self.own_timeout[index] { target.pull_timeout.max(timeout) } else { timeout };
-                target.pull_timeout = longest;
-                self.own_timeout[index] = true;
+            let is_explicit = self.own_timeout[index];
+            match spec.pull_timeout {
+                // somebody else's list gives the image more time, and never less
+                Some(timeout) if self.selected || is_explicit => target.pull_timeout = target.pull_timeout.max(timeout),
+                Some(timeout) => target.pull_timeout = timeout,
+                None if self.selected && !is_explicit => {
+                    target.pull_timeout = target.pull_timeout.max(self.default_timeout);
+                }
+                None => {}
             }
+            self.own_timeout[index] |= spec.pull_timeout.is_some();
         }
         self.row(written, RowKind::Target(index));
     }
@@ -260,7 +296,7 @@ impl Merge {
     /// Brings the targets into the order of pulling; rows follow.
     fn finish(self, limits: Limits, revision: String) -> Desired {
         let mut order: Vec<usize> = (0..self.targets.len()).collect();
-        order.sort_by_key(|i| std::cmp::Reverse(self.targets[*i].priority));
+        order.sort_by_key(|i| (std::cmp::Reverse(self.targets[*i].priority), self.turns[*i]));
         let mut place = vec![0; order.len()];
         for (new, old) in order.iter().enumerate() {
             place[*old] = new;
@@ -295,6 +331,7 @@ mod tests {
             source: "test".into(),
             revision: crate::list::revision(text).into(),
             namespace: None,
+            selected: false,
             list: Arc::new(ImageList::parse(text).unwrap()),
         }
     }
@@ -380,6 +417,32 @@ mod tests {
         let desired = Desired::merge(&[list], &NodeFacts::default());
         assert_eq!(desired.targets[0].pull_secrets.len(), 50_000);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_selected_list_limits_and_passes_nobody() {
+        let node = NodeFacts { labels: Some([].into()), ..NodeFacts::default() };
+        let selected = |text: &str| SourcedList { selected: true, ..list(text) };
+        let own = "limits: {parallelPulls: 4}\nimages: [q.io/own-1:1, q.io/own-2:1, q.io/shared:1]";
+        let team = "limits: {maxDiskUsage: 1%, pullTimeout: 1s, stallTimeout: 1s, spread: 8760h, parallelPulls: 1}\nimages:\n  - {image: 'q.io/team-1:1', priority: 1000}\n  - {image: 'q.io/shared:1', priority: 1000, pullTimeout: 2s}\n  - q.io/team-2:1\n";
+        let other = "images: [q.io/other-1:1]";
+        let desired = Desired::merge(&[list(own), selected(team), selected(other)], &node);
+        let limits = Limits { parallel_pulls: crate::list::Parallel::Fixed(4), ..Limits::default() };
+        assert_eq!(desired.limits, limits);
+        let timeout = |name: &str| {
+            let target = desired.targets.iter().find(|t| t.image.written() == name).unwrap();
+            (target.pull_timeout.as_secs(), target.priority)
+        };
+        assert_eq!(timeout("q.io/own-1:1"), (1800, 0));
+        assert_eq!(timeout("q.io/shared:1"), (1800, 0), "a team gives nobody else's image less time");
+        assert_eq!(timeout("q.io/team-1:1"), (1, 0), "its own limit is about its own images");
+        let order: Vec<_> = desired.targets.iter().map(|t| t.image.written()).collect();
+        let turns =
+            ["q.io/own-1:1", "q.io/team-1:1", "q.io/other-1:1", "q.io/own-2:1", "q.io/team-2:1", "q.io/shared:1"];
+        assert_eq!(order, turns, "the lists take turns");
+        let urgent = "images: [q.io/own-1:1, {image: 'q.io/own-2:1', priority: 1}]";
+        let desired = Desired::merge(&[list(urgent), selected(team)], &node);
+        assert_eq!(desired.targets[0].image.written(), "q.io/own-2:1");
     }
 
     #[test]

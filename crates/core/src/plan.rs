@@ -1,5 +1,7 @@
 //! What begins now, what waits and for what, and when to look again. Pure and linear in the number of images.
 
+pub mod queue;
+
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
@@ -13,6 +15,7 @@ use crate::{
     image_state::{ImageState, Wait},
     parallelism,
 };
+use queue::Queue;
 
 /// Older than this, nothing begins by what is known of the disk and its load: a look takes no longer.
 const FRESH: Duration = Duration::from_millis(100);
@@ -75,6 +78,8 @@ pub struct Gates {
     pub measured: Option<Moment>,
     /// Pulls that may run at once where the list leaves it to the agent.
     pub auto: Auto,
+    /// The last pull that began was a retry, so the next one is a first try, if one is due; see [`queue::is_retry`].
+    pub first_try_is_next: bool,
 }
 
 impl Gates {
@@ -116,34 +121,41 @@ pub fn plan(
     let first = gates.unguarded && gates.measured.is_none();
     let measured = first || gates.max_io_pressure.is_some() || guard.needs_usage();
     let fresh = !measured || gates.measured_within(FRESH, now);
+    let mut queue = Queue::new(gates.first_try_is_next);
     for (index, (target, state)) in desired.targets.iter().zip(states).enumerate() {
         match due(target, state, now) {
             Due::No => {}
             Due::At(moment) => plan.wake_at(moment),
-            Due::Now => match admit(target, cooldowns, &disk, gates, &busy, (most, most_each), now) {
-                Ok(()) if !fresh => {
-                    plan.wants_slot = true;
-                    plan.measure = true;
+            Due::Now => queue.add(index, target, state, now),
+        }
+    }
+    queue.sort();
+    while let Some(index) = queue.pop() {
+        let (target, state) = (&desired.targets[index], states[index]);
+        match admit(target, cooldowns, &disk, gates, &busy, (most, most_each), now) {
+            Ok(()) if !fresh => {
+                plan.wants_slot = true;
+                plan.measure = true;
+            }
+            Ok(()) => {
+                plan.wants_slot = true;
+                busy.add(target.image.registry());
+                disk.add(target);
+                queue.started(state);
+                plan.actions.push(Action::Start(index));
+            }
+            Err((why, until)) => {
+                plan.wants_slot |= why == Wait::Budget;
+                if matches!(why, Wait::Disk | Wait::IoPressure) {
+                    plan.measure_again(gates, now);
                 }
-                Ok(()) => {
-                    plan.wants_slot = true;
-                    busy.add(target.image.registry());
-                    disk.add(target);
-                    plan.actions.push(Action::Start(index));
+                if let Some(until) = until {
+                    plan.wake_at(until);
                 }
-                Err((why, until)) => {
-                    plan.wants_slot |= why == Wait::Budget;
-                    if matches!(why, Wait::Disk | Wait::IoPressure) {
-                        plan.measure_again(gates, now);
-                    }
-                    if let Some(until) = until {
-                        plan.wake_at(until);
-                    }
-                    if !matches!(state, ImageState::Pending { why: already, .. } if *already == why) {
-                        plan.actions.push(Action::Hold(index, why));
-                    }
+                if !matches!(state, ImageState::Pending { why: already, .. } if *already == why) {
+                    plan.actions.push(Action::Hold(index, why));
                 }
-            },
+            }
         }
     }
     plan.room = disk.room;

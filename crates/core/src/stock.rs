@@ -278,6 +278,7 @@ impl Stock {
     /// A pull begins.
     pub fn started(&mut self, index: usize, now: Moment) {
         self.tracked[index].forgiven = false;
+        self.gates.first_try_is_next = plan::queue::is_retry(&self.tracked[index].state);
         self.guard.began(&self.desired.targets[index].key);
         self.event(index, Event::Started, now);
     }

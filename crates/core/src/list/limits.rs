@@ -108,6 +108,24 @@ impl Limits {
         }
     }
 
+    /// Returns the names of the fields that limit the whole node and differ from the default or cannot be read: everything but
+    /// `pullTimeout`, which is about one list's pulls.
+    pub fn node_wide(&self) -> Vec<&'static str> {
+        let default = Self::default();
+        let set = [
+            ("parallelPulls", self.parallel_pulls != default.parallel_pulls),
+            ("parallelPullsPerRegistry", self.parallel_pulls_per_registry != default.parallel_pulls_per_registry),
+            ("pullingNodes", self.pulling_nodes != default.pulling_nodes),
+            ("spread", self.spread != default.spread),
+            ("maxDiskUsage", self.max_disk_usage != default.max_disk_usage),
+            ("resumeDiskUsage", self.resume_disk_usage != default.resume_disk_usage),
+            ("maxPinnedSize", self.max_pinned_size != default.max_pinned_size),
+            ("maxIOPressure", self.max_io_pressure != default.max_io_pressure),
+            ("stallTimeout", self.stall_timeout != default.stall_timeout),
+        ];
+        set.into_iter().filter(|(name, is_set)| *is_set || self.unread.contains(name)).map(|(name, _)| name).collect()
+    }
+
     /// Puts the last good value of the same list in place of each that cannot be read.
     pub fn keep(&mut self, last: &Self) {
         for name in std::mem::take(&mut self.unread) {

@@ -18,7 +18,7 @@ fn at(seconds: u64) -> Moment {
 
 fn desired(text: &str) -> Desired {
     let list = Arc::new(ImageList::parse(text).unwrap());
-    let list = SourcedList { source: "test".into(), revision: "r".into(), namespace: None, list };
+    let list = SourcedList { source: "test".into(), revision: "r".into(), namespace: None, selected: false, list };
     Desired::merge(&[list], &NodeFacts::default())
 }
 

@@ -118,7 +118,8 @@ impl World {
                 let text =
                     format!("limits: {{parallelPulls: 3, parallelPullsPerRegistry: 2}}\nimages:\n{}", entries.concat());
                 let list = Arc::new(ImageList::parse(&text).unwrap());
-                let list = SourcedList { source: "test".into(), revision: "r".into(), namespace: None, list };
+                let list =
+                    SourcedList { source: "test".into(), revision: "r".into(), namespace: None, selected: false, list };
                 let desired = Desired::merge(&[list], &NodeFacts::default());
                 for unwanted in self.stock.apply(desired, self.now) {
                     self.pulls.remove(&*unwanted.canonical).expect("only what is pulled is ended");
@@ -377,7 +378,7 @@ fn only_what_the_registry_is_asked_counts_as_an_edit_of_what_is_there() {
     let always = |more: &str| {
         let text = format!("images: [{{image: '{}', imagePullPolicy: Always{more}}}]", name(0));
         let list = Arc::new(ImageList::parse(&text).unwrap());
-        let list = SourcedList { source: "test".into(), revision: "r".into(), namespace: None, list };
+        let list = SourcedList { source: "test".into(), revision: "r".into(), namespace: None, selected: false, list };
         Desired::merge(&[list], &NodeFacts::default())
     };
     let mut world = World::new();
