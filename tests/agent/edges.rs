@@ -77,7 +77,13 @@ pub(super) async fn bad_lists() -> Result<()> {
     let image = "registry.example.com/app:1";
     let agent = agent(&fake.socket(), &list(&[image]))?;
     agent.until_warm(PATIENCE).await?;
-    for (text, problem) in [("images: [", "not YAML"), ("- a", "must be a mapping")] {
+    let spoiled = [
+        ("images: [", "not YAML"),
+        ("- a", "must be a mapping"),
+        ("", "the list is empty"),
+        ("# soon\n", "the list is empty"),
+    ];
+    for (text, problem) in spoiled {
         agent.edit(text)?;
         let what = format!("the problem of {text:?} is told");
         let told = |s: &Value| s["lists"][0]["problems"][0].as_str().is_some_and(|p| p.contains(problem));

@@ -39,13 +39,11 @@ const EMPTY: &str = "warm with nothing to do; removes nothing, and pulls nothing
 pub(crate) fn all() -> Vec<Fault> {
     let kept = "the last good list stays in force, and the problem is told";
     vec![
-        memory("list_is_emptied", "the file has no byte any more, then the entries come back", EMPTY, |n| {
-            no_entry(n, "")
-        }),
+        memory("list_is_emptied", "the file has no byte any more, for 2 s", kept, |n| spoiled(n, "emptied")),
         memory("list_is_garbage", "1 MiB of random bytes, for 2 s", kept, |n| spoiled(n, "garbage")),
         memory("list_is_nested_without_end", "100,000 brackets that open, for 2 s", kept, |n| spoiled(n, "nested")),
         memory("list_is_deleted", "the file is gone, for 2 s", kept, |n| spoiled(n, "deleted")),
-        memory("list_has_no_entry", "`images: []`, then the entries come back", EMPTY, |n| no_entry(n, "images: []\n")),
+        memory("list_has_no_entry", "`images: []`, then the entries come back", EMPTY, no_entry),
         memory(
             "list_is_swapped_again_and_again",
             "another list every 100 ms during pulls, 30 times",
@@ -141,6 +139,7 @@ impl Node {
 async fn spoiled(node: Node, how: &'static str) -> Result<Came> {
     match how {
         "deleted" => fs::remove_file(node.agent.list_path())?,
+        "emptied" => fs::write(node.agent.list_path(), "")?,
         "garbage" => {
             let new = node.agent.folder().join("new");
             fs::write(&new, super::support::images::random(3, LARGE))?;
@@ -157,8 +156,8 @@ async fn spoiled(node: Node, how: &'static str) -> Result<Came> {
     node.recovered().await
 }
 
-async fn no_entry(node: Node, text: &str) -> Result<Came> {
-    node.agent.edit(text)?;
+async fn no_entry(node: Node) -> Result<Came> {
+    node.agent.edit("images: []\n")?;
     let empty = |s: &Value| s["images"] == Value::Array(Vec::new());
     let status = node.agent.until(PATIENCE, "the empty list is in force", empty).await?;
     ensure!(status["warm"] == true, "{status:#}");

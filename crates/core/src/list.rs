@@ -1,10 +1,9 @@
 //! The list of wanted images (`images.yaml`): YAML in, validated entries and located problems out.
 //!
 //! A list is read in three steps, each pure: [`tree`] keeps where every value stands, [`fields`] turns values into
-//! types, and this module walks the document. One bad entry never stops the others. Only a text that is no YAML, whose
-//! top is no mapping, that has other fields and no `images`, or whose `images` are no list is refused as a whole: the
-//! last good list stays in force then. Nothing at all, `images: []`, `images:` and a list of `defaults` and `limits`
-//! alone are empty lists.
+//! types, and this module walks the document. One bad entry never stops the others. A text is refused as a whole, and the
+//! last good list stays in force, if it is empty, is not YAML, is not a mapping, has other fields and no `images`, or if its
+//! `images` are not a list. `images: []`, `images:`, `{}` and a list of `defaults` and `limits` alone are empty lists.
 
 pub mod affinity;
 mod entry;
@@ -78,9 +77,7 @@ impl ImageList {
         let root = tree::parse(text)?;
         let mut problems = problems::Problems::default();
         let mut list = Self::default();
-        let Some(mut top) = fields::Fields::of_document(&root, &mut problems)? else {
-            return Ok(list);
-        };
+        let mut top = fields::Fields::of_document(&root, &mut problems)?;
         let listed = top.has("images");
         let defaults = entry::Defaults::read(top.take("defaults"), &mut problems);
         list.limits = limits::read(top.take("limits"), &mut problems);

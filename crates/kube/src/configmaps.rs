@@ -206,6 +206,10 @@ mod tests {
         assert!(news.is_some() && matches!(read, Read::List { list, .. } if list.entries.is_empty()));
         let text = "images: [a]";
         assert_eq!(list_in(&map(&[kept], &[(KEY, text)]), "a/b"), Ok(text));
+        for empty in ["", "# soon\n"] {
+            let (_, read) = text_of(&map(&[kept], &[(KEY, empty)]), "a/b");
+            assert!(matches!(read, Read::NotAList(_)), "an empty text is not an empty list: {read:?}");
+        }
         for others in [map(&[], &[]), map(&[("prepull.dev/discovered", "false")], &[("other", text)])] {
             let (news, read) = text_of(&others, "a/b");
             assert!(news.is_none() && matches!(read, Read::Nothing(why) if why.contains("a/b has no key images.yaml")));

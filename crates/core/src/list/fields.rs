@@ -30,18 +30,22 @@ pub(super) struct Field<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The document's own mapping; `None` for an empty document.
-    pub(super) fn of_document(root: &'a Node, problems: &mut Problems) -> Result<Option<Self>, ListProblem> {
-        if root.is_null() {
-            return Ok(None);
-        }
+    /// The document's own mapping. An empty document is an error: a file that is written in two steps, or by a redirection
+    /// that failed, is empty for a moment, and would unpin and forget every image.
+    pub(super) fn of_document(root: &'a Node, problems: &mut Problems) -> Result<Self, ListProblem> {
         let field = Field { node: root, path: String::new() };
+        if root.is_null() {
+            return Err(field.problem(
+                "the list is empty".to_owned(),
+                "write `images: []` if no image is wanted; an empty text changes nothing",
+            ));
+        }
         let mut own = Problems::default();
         let fields = Self::of(&field, &mut own);
         match (fields, own.first()) {
             (Some(fields), _) => {
                 problems.append(own);
-                Ok(Some(fields))
+                Ok(fields)
             }
             (None, Some(first)) if matches!(*root.value, Value::Mapping(_)) => Err(first.clone()),
             (None, _) => Err(field.problem(

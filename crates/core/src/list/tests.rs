@@ -67,9 +67,35 @@ fn comments_are_nothing_wherever_they_stand() {
 
 #[test]
 fn an_empty_list_is_a_list() {
-    for text in ["", "---\n", "# nothing yet\n", "images:\n", "images: []\n", "{}"] {
+    for text in ["images:\n", "images: []\n", "{}"] {
         assert!(parse(text).entries.is_empty(), "{text:?}");
         assert_eq!(parse(text).problems, [], "{text:?}");
+    }
+}
+
+#[test]
+fn an_empty_text_is_not_an_empty_list() {
+    for text in ["", " \n\n", "\u{feff}", "---\n", "# nothing yet\n", "---\n---\n# nothing\n...\n", "~", "null\n"] {
+        let refused = ImageList::parse(text).unwrap_err().to_string();
+        assert!(refused.contains("the list is empty; write `images: []`"), "{text:?}: {refused}");
+    }
+}
+
+#[test]
+fn empty_documents_around_the_list_are_ignored() {
+    let list = "images: [q.io/a:1]\n";
+    for (before, after) in [
+        ("---\n", "---\n"),
+        ("---\n---\n", "...\n"),
+        ("# generated\n---\n", "---\n# the end\n"),
+        ("---\n# nothing here\n---\n# nor here\n---\n", "---\n---\n# the end\n---\n"),
+        ("---\nnull\n---\n", "---\n~\n"),
+    ] {
+        let text = format!("{before}{list}{after}");
+        let list = parse(&text);
+        assert_eq!((list.entries.len(), &list.problems[..]), (1, &[][..]), "{text:?}");
+        let two = ImageList::parse(&format!("{text}---\nimages: []\n")).unwrap_err();
+        assert!(two.message.contains("a second document begins"), "{two}");
     }
 }
 

@@ -80,7 +80,8 @@ fn looks_like_number(text: &str) -> bool {
             || digits.strip_prefix("0o").is_some_and(|o| i64::from_str_radix(o, 8).is_ok()))
 }
 
-/// Reads the first document of a text. An empty text is an empty value.
+/// Reads the only document of a text that has a value. Empty documents before and after it are ignored, because templates
+/// and concatenated files leave such behind; a text without any value gives an empty value.
 pub(super) fn parse(text: &str) -> Result<Node, ListProblem> {
     let mut builder = Builder { anchors: HashMap::new(), sizes: HashMap::new(), nodes: 0 };
     // a byte order mark is an editor's habit, not content
@@ -89,23 +90,27 @@ pub(super) fn parse(text: &str) -> Result<Node, ListProblem> {
     let mut options = Options::default();
     options.set_emit_comments(false);
     let mut events = Parser::new_from_str_with_options(text, options);
-    let mut root = None;
-    let mut documents = 0;
+    let mut root: Option<Node> = None;
+    let mut begins = Span::default();
     while let Some(event) = events.next_event() {
         let (event, span) = event.map_err(|e| no_yaml(&e))?;
         match event {
-            Event::DocumentStart(..) => {
-                documents += 1;
-                if documents > 1 {
+            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+            Event::DocumentStart(..) => begins = span,
+            event => {
+                let document = builder.node(event, &span, &mut events, 0)?;
+                let has_value = root.as_ref().is_some_and(|root| !root.is_null());
+                if has_value && !document.is_null() {
                     return Err(at(
-                        &span,
+                        &begins,
                         "a second document begins".to_owned(),
                         "put one list into a file; several lists go into several files or ConfigMaps",
                     ));
                 }
+                if !has_value {
+                    root = Some(document);
+                }
             }
-            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
-            node => root = Some(builder.node(node, &span, &mut events, 0)?),
         }
     }
     Ok(root.unwrap_or_else(|| {
