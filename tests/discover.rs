@@ -182,7 +182,8 @@ async fn kinds(place: Place) -> Result<()> {
     ];
     ensure!(said.list()? == expected, "{said:#?}");
     ensure!(
-        said.out.contains("# 3 pods in kinds, by kinds/deployment/web\n- image: r.io/deployment:1\n"),
+        said.out
+            .contains("# 3 pods in kinds, by kinds/deployment/web\n- image: r.io/deployment:1\n  required: false\n"),
         "{}",
         said.out
     );
@@ -305,6 +306,14 @@ async fn kept(place: Place) -> Result<()> {
     tenant.discover(&arguments).await?.ends(0)?;
     let text = tenant.discovered("found").await?.data.context("no data")?["images.yaml"].clone();
     ensure!(text.contains("r.io/db:1") && !text.contains("r.io/web:1"), "{text}");
+    ensure!(
+        text.contains("- image: r.io/db:1\n  required: false\n"),
+        "no image of a workload makes a node cold: {text}"
+    );
+    // required only if that is asked for, and then written though the images are the same
+    tenant.discover(&[&arguments[..], &["--required"]].concat()).await?.ends(0)?;
+    let text = tenant.discovered("found").await?.data.context("no data")?["images.yaml"].clone();
+    ensure!(text.contains("- image: r.io/db:1\n") && !text.contains("required"), "{text}");
     // and what it is worth: an agent that follows it would take it
     ensure!(Said { code: None, out: text, err: String::new() }.list()? == ["r.io/db:1"]);
     Ok(())

@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// left alone
     #[arg(long, env = "PREPULL_INTO", value_name = "NAMESPACE/NAME")]
     into: Option<ConfigMapName>,
+    /// Require every image that is found: a node without it is not warm. Without this flag entries have `required: false`
+    #[arg(long, env = "PREPULL_REQUIRED")]
+    required: bool,
     /// How to print: yaml is the list, json and table say more about each image [default: yaml, or nothing with --into]
     #[arg(short, long, env = "PREPULL_OUTPUT", value_name = "FORMAT")]
     output: Option<Format>,
@@ -42,7 +45,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { namespace, all_namespaces, selector, kinds, into, output, cluster } = args;
+    let Args { namespace, all_namespaces, selector, kinds, into, required, output, cluster } = args;
     let mut namespaces = Vec::new();
     if !all_namespaces {
         for name in or_twin(namespace, "PREPULL_NAMESPACE") {
@@ -94,7 +97,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let complete = missed.is_empty();
     if let Some(format) = output.or(into.is_none().then_some(Format::Yaml)) {
-        print(format, &found, &place)?;
+        print(format, &found, &place, required)?;
     }
     if let Some(into) = into {
         if !complete {
@@ -104,14 +107,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             ));
             return Ok(ExitCode::from(NOT_SO));
         }
-        let whole = write(&client, &into, &found, &place).await?;
+        let whole = write(&client, &into, &found, &place, required).await?;
         return Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) });
     }
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
 }
 
-async fn write(client: &kube::Client, into: &ConfigMapName, found: &Found, place: &str) -> anyhow::Result<bool> {
-    let ListText { text, left_out } = ListText::of(found, place, Detail::Stable)?;
+async fn write(
+    client: &kube::Client,
+    into: &ConfigMapName,
+    found: &Found,
+    place: &str,
+    required: bool,
+) -> anyhow::Result<bool> {
+    let ListText { text, left_out } = ListText::of(found, place, Detail::Stable, required)?;
     let applied = discovered::apply(client, into, &text).await?;
     let images = found.images.len() - left_out;
     output::note(&match applied {
@@ -126,9 +135,9 @@ async fn write(client: &kube::Client, into: &ConfigMapName, found: &Found, place
     Ok(left_out == 0)
 }
 
-fn print(format: Format, found: &Found, place: &str) -> anyhow::Result<()> {
+fn print(format: Format, found: &Found, place: &str, required: bool) -> anyhow::Result<()> {
     match format {
-        Format::Yaml => output::write(ListText::of(found, place, Detail::Counts)?.text),
+        Format::Yaml => output::write(ListText::of(found, place, Detail::Counts, required)?.text),
         Format::Table | Format::Json => output::print(format, found, |found| {
             let rows: Vec<_> = found.images.iter().map(row).collect();
             table(["PODS", "IMAGE", "NAMESPACES", "USED BY"], &rows)

@@ -52,7 +52,11 @@ fn counts(found: &Found) -> Vec<(&str, u64)> {
 
 /// What the list says of its only image.
 fn only(found: &Found) -> EntrySpec {
-    let text = ListText::of(found, "a", Detail::Stable).unwrap().text;
+    only_with(found, false)
+}
+
+fn only_with(found: &Found, required: bool) -> EntrySpec {
+    let text = ListText::of(found, "a", Detail::Stable, required).unwrap().text;
     let list = ImageList::parse(&text).unwrap();
     assert!(list.problems.is_empty() && list.entries.len() == 1, "{text}{:?}", list.problems);
     list.entries[0].spec.clone().unwrap()
@@ -145,7 +149,7 @@ fn a_list_names_only_the_secrets_that_it_may_use() {
     assert_eq!(at_home.images[0].secrets_elsewhere, ["b/theirs"]);
     let elsewhere = found(None, objects());
     assert!(only(&elsewhere).image_pull_secrets.is_empty());
-    let text = ListText::of(&elsewhere, "a and b", Detail::Stable).unwrap().text;
+    let text = ListText::of(&elsewhere, "a and b", Detail::Stable, false).unwrap().text;
     assert!(
         text.contains("# its pods have pull secrets that this list cannot use: a/also, a/ours, b/theirs\n"),
         "{text}"
@@ -185,7 +189,8 @@ fn a_policy_stands_in_the_list_where_it_is_not_the_default() {
         let pods = policies.iter().map(|p| pod("a", json!({"containers": [{"image": image, "imagePullPolicy": p}]})));
         let found = found(None, pods.collect());
         let entry = only(&found);
-        (found.images[0].image_pull_policy, entry.policy, entry.required)
+        assert!(!entry.required, "nothing is required by default");
+        (found.images[0].image_pull_policy, entry.policy, only_with(&found, true).required)
     };
     assert_eq!(case("r.io/x:1", &["IfNotPresent"]), (None, PullPolicy::IfNotPresent, true));
     assert_eq!(case("r.io/x:1", &["IfNotPresent", "Always"]), (Some("Always"), PullPolicy::Always, true));
@@ -239,7 +244,7 @@ fn a_list_in_a_configmap_changes_with_its_entries_alone() {
     let spec = |image| json!({"containers": [container(image)]});
     let text = |web, db| {
         let objects = vec![deployment("a", "w", web, spec("r.io/web:1")), deployment("a", "d", db, spec("r.io/db:1"))];
-        ListText::of(&found(None, objects), "a", Detail::Stable).unwrap().text
+        ListText::of(&found(None, objects), "a", Detail::Stable, false).unwrap().text
     };
     assert_eq!(text(3, 1), text(7, 2));
     assert_ne!(text(3, 1), text(1, 3));
@@ -247,6 +252,18 @@ fn a_list_in_a_configmap_changes_with_its_entries_alone() {
     assert!(!same_but_for_order(&text(3, 1), &text(3, 1).replace("db", "dc")));
     assert!(!same_but_for_order(&text(3, 1), &format!("{}limits: {{spread: 3s}}\n", text(3, 1))));
     assert!(!same_but_for_order("[", "["));
+}
+
+#[test]
+fn a_discovered_image_makes_no_node_cold_unless_it_is_required() {
+    let found = found(None, vec![deployment("a", "w", 1, json!({"containers": [container("r.io/gone:1")]}))]);
+    let text = |detail, required| ListText::of(&found, "a", detail, required).unwrap().text;
+    for detail in [Detail::Counts, Detail::Stable] {
+        assert!(text(detail, false).contains("- image: r.io/gone:1\n  required: false\n"));
+        assert!(!text(detail, true).contains("required"));
+    }
+    // so the next run writes what an earlier version required
+    assert!(!same_but_for_order(&text(Detail::Stable, false), &text(Detail::Stable, true)));
 }
 
 #[test]
@@ -258,17 +275,17 @@ fn what_does_not_fit_into_a_configmap_is_what_the_fewest_pods_use() {
             .map(|n| deployment("a", "w", 6000 - n as u64, json!({"containers": [container(&name(n))]})))
             .collect(),
     );
-    let list = ListText::of(&found, "a", Detail::Stable).unwrap();
+    let list = ListText::of(&found, "a", Detail::Stable, false).unwrap();
     assert!(list.text.len() <= 1_000_000 && list.left_out > 0);
     let kept = ImageList::parse(&list.text).unwrap().entries;
     assert_eq!(kept.len() + list.left_out, 6000);
     assert_eq!(*kept[0].image, *name(0));
-    assert_eq!(ListText::of(&found, "a", Detail::Counts).unwrap().left_out, 0);
+    assert_eq!(ListText::of(&found, "a", Detail::Counts, false).unwrap().left_out, 0);
 }
 
 #[test]
 fn nothing_is_an_empty_list() {
-    let text = ListText::of(&found(None, vec![]), "a", Detail::Counts).unwrap().text;
+    let text = ListText::of(&found(None, vec![]), "a", Detail::Counts, false).unwrap().text;
     assert!(ImageList::parse(&text).unwrap().entries.is_empty());
 }
 
@@ -282,7 +299,7 @@ proptest! {
         let spec = json!({"containers": containers, "imagePullSecrets": [{"name": secret}], "nodeSelector": {key: value}});
         let found = found(Some("a"), vec![pod("a", spec)]);
         for detail in [Detail::Counts, Detail::Stable] {
-            let text = ListText::of(&found, "a", detail).unwrap().text;
+            let text = ListText::of(&found, "a", detail, false).unwrap().text;
             let list = ImageList::parse(&text).unwrap();
             prop_assert!(list.problems.is_empty(), "{text}{:?}", list.problems);
             let written: Vec<_> = list.entries.iter().map(|e| &*e.image).collect();

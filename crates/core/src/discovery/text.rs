@@ -69,8 +69,9 @@ struct Term<'a> {
 }
 
 impl ListText {
-    /// Of what was found. `scope` says where, in a few words.
-    pub fn of(found: &Found, scope: &str, detail: Detail) -> Result<Self, serde_yaml::Error> {
+    /// Of what was found. `scope` says where, in a few words. Unless `required`, no image counts for "warm": anyone who can
+    /// create a workload adds images to this list, and one that cannot be pulled must not make every node not warm.
+    pub fn of(found: &Found, scope: &str, detail: Detail, required: bool) -> Result<Self, serde_yaml::Error> {
         let mut text = format!("# The images that workloads in {scope} use, those of most pods first.\n");
         if detail == Detail::Stable {
             text.push_str("# Written by `prepull discover`; keep your own images in another list.\n");
@@ -81,7 +82,7 @@ impl ListText {
         }
         text.push_str("images:\n");
         for (number, image) in found.images.iter().enumerate() {
-            let block = block(image, detail)?;
+            let block = block(image, detail, required)?;
             if detail == Detail::Stable && text.len() + block.len() > LONGEST {
                 return Ok(Self { text, left_out: found.images.len() - number });
             }
@@ -91,7 +92,7 @@ impl ListText {
     }
 }
 
-fn block(image: &FoundImage, detail: Detail) -> Result<String, serde_yaml::Error> {
+fn block(image: &FoundImage, detail: Detail, required: bool) -> Result<String, serde_yaml::Error> {
     let mut block = String::new();
     // writing into a String cannot fail
     if detail == Detail::Counts {
@@ -115,8 +116,8 @@ fn block(image: &FoundImage, detail: Detail) -> Result<String, serde_yaml::Error
         node_affinity: terms.map(|terms| Affinity {
             node_selector_terms: terms.iter().map(|term| Term { match_expressions: term }).collect(),
         }),
-        // what is never pulled keeps no node from being warm
-        required: (image.image_pull_policy == Some(PullPolicy::Never.as_str())).then_some(false),
+        // an image that is never pulled is never required
+        required: (!required || image.image_pull_policy == Some(PullPolicy::Never.as_str())).then_some(false),
     };
     block.push_str(&serde_yaml::to_string(&[entry])?);
     Ok(block)
