@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use libtest_mimic::Arguments;
 use serde_json::{Value, json};
 use support::{
+    api_proxy::{ApiFault, ApiProxy},
     apiserver::{ApiServer, ApiServerPart},
     cluster::{Place, Servers, image, list},
     fake_cri::{FakeCri, Offer},
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
         servers.shared("a_rotated_secret_ends_the_back_off", rotated),
         servers.shared("a_service_account_brings_its_secrets", account),
         servers.shared("only_secrets_of_the_lists_own_namespace", foreign_secret),
+        servers.shared("thousands_of_secrets_make_few_requests", many_secrets),
+        servers.shared("pull_timeout_covers_the_search_for_credentials", hanging_secrets),
         servers.shared("an_idle_agent_holds_one_watch", idle),
         Servers::own("an_outage_of_the_api_server", outage),
     ];
@@ -328,6 +331,64 @@ async fn foreign_secret(place: Place) -> Result<()> {
 fn idle_time() -> Duration {
     let seconds = std::env::var("PREPULL_TEST_IDLE_SECONDS").ok().and_then(|s| s.parse().ok());
     Duration::from_secs(seconds.unwrap_or(30))
+}
+
+/// A list of 60 images that fail, each with 50 Secrets of its own: 3,000 names in all.
+async fn many_secrets(place: Place) -> Result<()> {
+    let tenant = place.tenant("many").await?;
+    let fake = FakeCri::start()?;
+    tenant.grant(json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]}])).await?;
+    let entry = |n: usize| {
+        let names: Vec<_> = (0..50).map(|m| format!("{{name: s{n}-{m}}}")).collect();
+        format!("  - {{image: '{}', imagePullSecrets: [{}]}}\n", image(&format!("absent-{n}")), names.join(", "))
+    };
+    tenant.list(&(0..60).fold("images:\n".to_owned(), |list, n| list + &entry(n))).await?;
+    let mark = tenant.server.audit_mark()?;
+    let agent = tenant.agent_on_list(&program(), &fake.socket(), &[])?;
+    agent
+        .until(PATIENCE, "the list is read", |s| s["images"].as_array().is_some_and(|images| images.len() == 60))
+        .await?;
+    let seconds = 20;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..seconds {
+        let began = Instant::now();
+        let (code, _) = agent.get("/healthz").await?;
+        slowest = slowest.max(began.elapsed());
+        ensure!(code == 200, "{code}");
+        sleep(Duration::from_secs(1).saturating_sub(began.elapsed())).await;
+    }
+    let asked = tenant.server.requests_since(mark, &tenant.user())?;
+    let about_secrets = asked.iter().filter(|a| a.uri.contains("/secrets") && a.stage != "ResponseStarted").count();
+    eprintln!("{about_secrets} requests about Secrets in {seconds} s, slowest /healthz {slowest:?}");
+    ensure!(about_secrets > 30, "the burst is used: {about_secrets}");
+    // a burst of 30 and one a second; the agent's clock and this one differ by less than two seconds
+    ensure!(about_secrets <= 30 + seconds + 2, "{about_secrets} requests");
+    ensure!(slowest < Duration::from_secs(1), "{slowest:?}");
+    Ok(())
+}
+
+async fn hanging_secrets(place: Place) -> Result<()> {
+    let tenant = place.tenant("hanging").await?;
+    let fake = FakeCri::start()?;
+    let names: Vec<_> = (0..4).map(|n| format!("{{name: s{n}}}")).collect();
+    tenant
+        .list(&format!(
+            "images: [{{image: '{}', pullTimeout: 2s, imagePullSecrets: [{}]}}]",
+            image("app"),
+            names.join(", ")
+        ))
+        .await?;
+    let proxy = ApiProxy::start(tenant.kubeconfig()).await?;
+    proxy.set(ApiFault::Silence("/secrets"));
+    let kubeconfig = proxy.kubeconfig("any");
+    let agent = tenant.agent_by(&kubeconfig, &program(), &fake.socket(), &["--configmap", "hanging/prepull"])?;
+    agent.until_image(PATIENCE, &image("app"), "Pulling").await?;
+    let began = Instant::now();
+    let row = agent.until_image(PATIENCE, &image("app"), "BackOff").await?;
+    ensure!(began.elapsed() < Duration::from_secs(5), "the attempt took {:?}", began.elapsed());
+    ensure!(row["class"] == "Timeout" && row["message"].to_string().contains("credentials"), "{row:#}");
+    ensure!(fake.journal().count(Method::PullImage) == 0, "there was no time left for a pull");
+    Ok(())
 }
 
 async fn idle(place: Place) -> Result<()> {

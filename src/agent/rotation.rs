@@ -11,6 +11,11 @@ use crate::{
     pull_secrets::{Fingerprint, ObjectKey, Seen},
 };
 
+/// Objects that are watched at the same time. Of more, those of the images that name the fewest are watched; the others are read again
+/// when their image's next attempt begins. With the requests of [`crate::kubernetes::request_budget`], and a renewal of each watch every
+/// five minutes, an agent makes fewer than 100 requests a minute.
+const MAX_WATCHED_OBJECTS: usize = 50;
+
 /// A pull that failed.
 #[derive(Debug)]
 struct Failed {
@@ -30,6 +35,8 @@ struct Told {
 pub(super) struct Rotation {
     failed: HashMap<TargetKey, Failed>,
     told: BTreeMap<ObjectKey, Told>,
+    /// Whether more would be watched than may be.
+    is_over: bool,
 }
 
 impl Rotation {
@@ -58,8 +65,27 @@ impl Rotation {
     /// Forgets targets that are no longer in back-off, and gives the objects that the others wait for.
     pub(super) fn wanted(&mut self, in_back_off: impl Fn(&TargetKey) -> bool) -> BTreeSet<ObjectKey> {
         self.failed.retain(|key, _| in_back_off(key));
-        let wanted: BTreeSet<ObjectKey> =
-            self.failed.values().flat_map(|failed| failed.seen.iter().map(|s| s.key.clone())).collect();
+        let mut failed: Vec<_> = self.failed.iter().map(|(key, failed)| (failed.seen.len(), key, failed)).collect();
+        failed.sort_by(|a, b| {
+            (a.0, &a.1.canonical, &a.1.runtime_handler).cmp(&(b.0, &b.1.canonical, &b.1.runtime_handler))
+        });
+        let mut wanted = BTreeSet::new();
+        let mut is_over = false;
+        for seen in failed.iter().flat_map(|(_, _, failed)| &failed.seen) {
+            if wanted.len() < MAX_WATCHED_OBJECTS || wanted.contains(&seen.key) {
+                wanted.insert(seen.key.clone());
+            } else {
+                is_over = true;
+                break;
+            }
+        }
+        if is_over && !self.is_over {
+            tracing::warn!(
+                limit = MAX_WATCHED_OBJECTS,
+                "too many Secrets and service accounts of failed images to watch all; a change of the others is noticed at the next attempt"
+            );
+        }
+        self.is_over = is_over;
         self.told.retain(|key, _| wanted.contains(key));
         wanted
     }
@@ -106,6 +132,22 @@ mod tests {
         rotation.told(&object("s"), Some([2; 32]), at(5));
         assert!(rotation.failed(&target("b"), at(4), seen("s", 1)), "it began before the change was told");
         assert!(!rotation.failed(&target("b"), at(6), seen("s", 3)), "it saw something newer than was told");
+    }
+
+    #[test]
+    fn of_too_many_objects_those_of_modest_images_are_watched() {
+        let mut rotation = Rotation::default();
+        let many = |image: usize| (0..MAX_WATCHED_OBJECTS).flat_map(|n| seen(&format!("{image}-{n}"), 1)).collect();
+        rotation.failed(&target("a"), at(1), many(0));
+        assert_eq!(rotation.wanted(|_| true).len(), MAX_WATCHED_OBJECTS, "at the limit all are");
+        assert!(!rotation.is_over);
+        for image in 1..60 {
+            rotation.failed(&target(&format!("a{image}")), at(1), many(image));
+        }
+        rotation.failed(&target("z"), at(1), seen("single", 1));
+        let watched = rotation.wanted(|_| true);
+        assert!(rotation.is_over && watched.len() == MAX_WATCHED_OBJECTS, "{}", watched.len());
+        assert!(watched.contains(&object("single")));
     }
 
     #[test]

@@ -79,12 +79,13 @@ pub(super) fn cluster(
     options: ClusterOptions,
 ) -> (Cluster, ClusterReporter) {
     let ClusterOptions { pod, writes, startup_taint, startup_taint_timeout, readiness_gate } = options;
-    let (cluster, Ends { news, needs, asks }) = Cluster::new(Arc::new(ClusterSecrets::new(client.clone())));
+    let secrets = ClusterSecrets::new(client.clone(), clock);
+    let (cluster, Ends { news, needs, asks }) = Cluster::new(Arc::new(secrets.clone()));
     let (reporter, notices, reports) = ClusterReporter::new();
     let (seen, view) = watch::channel(NodeView::default());
     let namespace = pod.as_ref().map_or_else(|| client.default_namespace().to_owned(), |pod| pod.namespace.clone());
     tokio::spawn(slots::run(client.clone(), namespace, node.to_owned(), asks, news.clone()));
-    tokio::spawn(rotation::follow(client.clone(), needs.clone(), news.clone()));
+    tokio::spawn(rotation::follow(client.clone(), secrets, needs.clone(), news.clone()));
     tokio::spawn(node::follow(client.clone(), node.to_owned(), writes.any(), needs, news, seen));
     let subjects = Subjects { pod: pod.clone(), node: writes.any().then(|| (node.to_owned(), view.clone())) };
     tokio::spawn(events::run(client.clone(), subjects, node.to_owned(), clock, notices));

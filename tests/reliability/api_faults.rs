@@ -136,10 +136,7 @@ async fn way(tenant: &Tenant<'_>, act: Act) -> Result<(Way, String)> {
         }
         Act::Answers(..) => {
             let proxy = ApiProxy::start(own).await?;
-            let kubeconfig = format!(
-                "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: '{}'}}}}]\nusers: [{{name: u, user: {{token: {CANARY}}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
-                proxy.url()
-            );
+            let kubeconfig = proxy.kubeconfig(CANARY);
             (Way::Answers(proxy), kubeconfig)
         }
     })

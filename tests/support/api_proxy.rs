@@ -33,6 +33,8 @@ pub enum ApiFault {
     Cut(Duration),
     /// Watches bring what is no event.
     Garbage,
+    /// Requests whose path contains this text never get an answer.
+    Silence(&'static str),
 }
 
 /// One request.
@@ -82,6 +84,14 @@ impl ApiProxy {
         Ok(Self { address, shared, _background: background })
     }
 
+    /// A kubeconfig that leads here, with this token.
+    pub fn kubeconfig(&self, token: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: '{}'}}}}]\nusers: [{{name: u, user: {{token: {token}}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+            self.url()
+        )
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -106,13 +116,14 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     let fault = *changes.borrow_and_update();
     match fault {
         ApiFault::Status(status, wait) => refuse(status, wait),
+        ApiFault::Silence(text) if path.contains(text) => std::future::pending().await,
         ApiFault::Gone if is_watch => event(
             &json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1",
             "status": "Failure", "reason": "Expired", "code": 410, "message": "too old resource version: 1 (2)"}})
             .to_string(),
         ),
         ApiFault::Garbage if is_watch => event("{\"type\": \"ADDED\", \"object\": [\u{1}not json"),
-        ApiFault::None | ApiFault::Gone | ApiFault::Cut(_) | ApiFault::Garbage => {
+        ApiFault::None | ApiFault::Gone | ApiFault::Cut(_) | ApiFault::Garbage | ApiFault::Silence(_) => {
             let response = match pass(&shared, request, &path).await {
                 Ok(response) => response,
                 Err(error) => return (StatusCode::BAD_GATEWAY, format!("{error:#}")).into_response(),

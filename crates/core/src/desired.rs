@@ -47,6 +47,12 @@ pub struct ObjectName {
     pub name: Arc<str>,
 }
 
+/// Pull secrets of one image, of all entries for it together. Of more, each list in turn keeps one after the other; the rest is left
+/// out, and the image's problems say how many.
+pub const MAX_PULL_SECRETS_PER_IMAGE: usize = 50;
+/// Service accounts of one image; as [`MAX_PULL_SECRETS_PER_IMAGE`].
+pub const MAX_SERVICE_ACCOUNTS_PER_IMAGE: usize = 10;
+
 /// One image to be stocked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
@@ -60,6 +66,8 @@ pub struct Target {
     pub pull_secrets: Vec<ObjectName>,
     /// Service accounts of all entries, in order, each once.
     pub service_accounts: Vec<ObjectName>,
+    /// Pull secrets and service accounts that are too many.
+    pub left_out: usize,
     /// The highest of all entries.
     pub priority: i64,
     /// The shortest of all entries.
@@ -188,6 +196,10 @@ struct Merge {
     index: HashMap<TargetKey, usize>,
     rows: Vec<Row>,
     seen: HashMap<(Arc<str>, Same), usize>,
+    /// The number of the current list.
+    list: u32,
+    /// The list that each target's pull secrets and service accounts come from, where they are several.
+    named_by: HashMap<(usize, NamedKind), Vec<u32>>,
     /// The secrets and accounts of each target, so that thousands are not compared with each other.
     named: HashSet<(usize, NamedKind, ObjectName)>,
 }
@@ -212,6 +224,7 @@ impl Merge {
     /// Starts the next list, of which `limits` are the node's.
     fn begin_list(&mut self, list: &SourcedList, limits: &Limits) {
         self.brought = 0;
+        self.list += 1;
         self.selected = list.selected;
         (self.default_timeout, self.max_priority) = if list.selected {
             (list.list.limits.pull_timeout, MAX_SELECTED_PRIORITY)
@@ -240,7 +253,23 @@ impl Merge {
 
     /// Those of the names that the target does not have yet.
     fn new_names(&mut self, target: usize, kind: NamedKind, names: Vec<ObjectName>) -> Vec<ObjectName> {
-        names.into_iter().filter(|name| self.named.insert((target, kind, name.clone()))).collect()
+        let names: Vec<_> = names.into_iter().filter(|name| self.named.insert((target, kind, name.clone()))).collect();
+        if !names.is_empty() {
+            self.named_by.entry((target, kind)).or_default().extend(std::iter::repeat_n(self.list, names.len()));
+        }
+        names
+    }
+
+    /// Leaves out names of the targets that have too many.
+    fn bound_names(&mut self) {
+        for ((target, kind), lists) in &self.named_by {
+            let target = &mut self.targets[*target];
+            let (names, most) = match kind {
+                NamedKind::Secret => (&mut target.pull_secrets, MAX_PULL_SECRETS_PER_IMAGE),
+                NamedKind::Account => (&mut target.service_accounts, MAX_SERVICE_ACCOUNTS_PER_IMAGE),
+            };
+            target.left_out += keep_in_turns(names, lists, most);
+        }
     }
 
     fn entry(&mut self, written: &Arc<str>, spec: &EntrySpec, namespace: Option<&Arc<str>>) {
@@ -263,6 +292,7 @@ impl Merge {
                 policy: spec.policy,
                 pull_secrets: secrets,
                 service_accounts: accounts,
+                left_out: 0,
                 priority,
                 refresh_interval: spec.refresh_interval,
                 required: spec.required,
@@ -294,7 +324,8 @@ impl Merge {
     }
 
     /// Brings the targets into the order of pulling; rows follow.
-    fn finish(self, limits: Limits, revision: String) -> Desired {
+    fn finish(mut self, limits: Limits, revision: String) -> Desired {
+        self.bound_names();
         let mut order: Vec<usize> = (0..self.targets.len()).collect();
         order.sort_by_key(|i| (std::cmp::Reverse(self.targets[*i].priority), self.turns[*i]));
         let mut place = vec![0; order.len()];
@@ -311,6 +342,27 @@ impl Merge {
         }
         Desired { targets, rows, limits, revision, unknown: None }
     }
+}
+
+/// Keeps at most `most` names, in their order: the first of each list, then the second of each, and so on. `lists` has the list of each
+/// name. Returns how many are left out.
+fn keep_in_turns(names: &mut Vec<ObjectName>, lists: &[u32], most: usize) -> usize {
+    let Some(left_out) = names.len().checked_sub(most).filter(|over| *over > 0) else { return 0 };
+    let mut so_far: HashMap<u32, usize> = HashMap::new();
+    let mut turns: Vec<(usize, usize)> = Vec::with_capacity(names.len());
+    for (index, list) in lists.iter().enumerate() {
+        let turn = so_far.entry(*list).or_default();
+        turns.push((*turn, index));
+        *turn += 1;
+    }
+    turns.sort_unstable();
+    let kept: HashSet<usize> = turns.into_iter().take(most).map(|(_, index)| index).collect();
+    let mut index = 0;
+    names.retain(|_| {
+        index += 1;
+        kept.contains(&(index - 1))
+    });
+    left_out
 }
 
 /// The policy that pulls more.
@@ -415,7 +467,8 @@ mod tests {
         let list = list(&text);
         let began = tokio::time::Instant::now();
         let desired = Desired::merge(&[list], &NodeFacts::default());
-        assert_eq!(desired.targets[0].pull_secrets.len(), 50_000);
+        assert_eq!(desired.targets[0].pull_secrets.len(), MAX_PULL_SECRETS_PER_IMAGE);
+        assert_eq!(desired.targets[0].left_out, 50_000 - MAX_PULL_SECRETS_PER_IMAGE);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 
@@ -443,6 +496,26 @@ mod tests {
         let urgent = "images: [q.io/own-1:1, {image: 'q.io/own-2:1', priority: 1}]";
         let desired = Desired::merge(&[list(urgent), selected(team)], &node);
         assert_eq!(desired.targets[0].image.written(), "q.io/own-2:1");
+    }
+
+    #[test]
+    fn lists_share_the_secrets_that_one_image_may_have() {
+        let entry = |list: &str, secrets: usize, accounts: usize| {
+            let names = (0..secrets).fold(String::new(), |all, n| all + &format!("{{name: {list}{n}}},"));
+            let accounts = (0..accounts)
+                .fold(String::new(), |all, n| all + &format!("- {{image: a, serviceAccountName: {list}{n}}}\n"));
+            format!("images:\n- {{image: a, imagePullSecrets: [{names}]}}\n{accounts}")
+        };
+        let merged = |texts: &[String]| {
+            let lists: Vec<_> = texts.iter().map(|text| list(text)).collect();
+            let target = Desired::merge(&lists, &NodeFacts::default()).targets.remove(0);
+            let of = |prefix: &str, names: &[ObjectName]| names.iter().filter(|n| n.name.starts_with(prefix)).count();
+            let secrets = (of("own", &target.pull_secrets), of("team", &target.pull_secrets));
+            (secrets, (of("own", &target.service_accounts), of("team", &target.service_accounts)), target.left_out)
+        };
+        assert_eq!(merged(&[entry("own", 50, 10)]), ((50, 0), (10, 0), 0), "at the limit nothing is left out");
+        assert_eq!(merged(&[entry("own", 3, 1), entry("team", 50, 20)]), ((3, 47), (1, 9), 14));
+        assert_eq!(merged(&[entry("own", 50, 20), entry("team", 50, 1)]), ((25, 25), (9, 1), 61));
     }
 
     #[test]

@@ -25,7 +25,7 @@ const MOST_ASKED: Duration = Duration::from_secs(10);
 
 /// Pulls a target with the credentials that were found for it; anonymously, once, where there are none.
 ///
-/// The bound counts from here, so time in the queue is not in it. Dropping the future ends the pull in the runtime.
+/// The deadline is that of the whole attempt, the search for credentials included. Dropping the future ends the pull in the runtime.
 /// What the runtime brings belongs to the lease, where there is one. A pull that did not end well is an outcome; one that did
 /// becomes one by [`what_came`].
 pub async fn pull(
@@ -33,9 +33,9 @@ pub async fn pull(
     target: &Target,
     credentials: &[Credential],
     lease: Option<&str>,
+    deadline: Instant,
 ) -> Result<Pulled, Outcome> {
     let bound = target.pull_timeout;
-    let deadline = Instant::now() + bound;
     let mut failures: Vec<PullError> = Vec::new();
     let tries: Vec<Option<&Credential>> =
         if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };

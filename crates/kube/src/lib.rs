@@ -13,6 +13,7 @@ pub mod messages;
 pub mod node;
 mod pace;
 pub mod process_clock;
+pub mod request_budget;
 pub mod rotation;
 pub mod secrets;
 pub mod slots;

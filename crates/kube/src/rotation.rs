@@ -12,13 +12,18 @@ use tokio::{
 
 use super::{
     messages::{Needs, News},
-    secrets::{account_print, named_secrets, secret_print},
+    secrets::{ClusterSecrets, account_print, named_secrets, secret_print},
     watch::{Told, Watch},
 };
 use prepull_credentials::pull_secrets::{Fingerprint, ObjectKey, ObjectKind};
 
 /// Watches what is needed. Ends when nobody listens.
-pub async fn follow(client: Client, mut needs: watch::Receiver<Needs>, news: mpsc::Sender<News>) {
+pub async fn follow(
+    client: Client,
+    secrets: ClusterSecrets,
+    mut needs: watch::Receiver<Needs>,
+    news: mpsc::Sender<News>,
+) {
     let mut watches: BTreeMap<ObjectKey, JoinSet<()>> = BTreeMap::new();
     loop {
         let wanted = needs.borrow_and_update().secrets.clone();
@@ -27,7 +32,7 @@ pub async fn follow(client: Client, mut needs: watch::Receiver<Needs>, news: mps
         for key in wanted {
             watches.entry(key.clone()).or_insert_with(|| {
                 let mut watch = JoinSet::new();
-                watch.spawn(follow_one(client.clone(), key, news.clone()));
+                watch.spawn(follow_one(client.clone(), secrets.clone(), key, news.clone()));
                 watch
             });
         }
@@ -37,23 +42,31 @@ pub async fn follow(client: Client, mut needs: watch::Receiver<Needs>, news: mps
     }
 }
 
-async fn follow_one(client: Client, key: ObjectKey, news: mpsc::Sender<News>) {
+async fn follow_one(client: Client, secrets: ClusterSecrets, key: ObjectKey, news: mpsc::Sender<News>) {
     let Some(namespace) = key.name.namespace.clone() else { return };
+    // a watch begins with two requests: a LIST and a WATCH
+    secrets.turn().await;
+    secrets.turn().await;
     match key.kind {
         ObjectKind::Secret => {
             let api: Api<Secret> = Api::namespaced(client, &namespace);
-            tell(api, key, news, |secret: &Secret| secret_print(secret)).await;
+            tell(api, secrets, key, news, |secret: &Secret| secret_print(secret)).await;
         }
         ObjectKind::ServiceAccount => {
             let api: Api<ServiceAccount> = Api::namespaced(client, &namespace);
-            tell(api, key, news, |account: &ServiceAccount| account_print(&named_secrets(account))).await;
+            tell(api, secrets, key, news, |account: &ServiceAccount| account_print(&named_secrets(account))).await;
         }
     }
 }
 
 /// Tells how the object looks, first of all and then at each change.
-async fn tell<K>(api: Api<K>, key: ObjectKey, news: mpsc::Sender<News>, print: fn(&K) -> [u8; 32])
-where
+async fn tell<K>(
+    api: Api<K>,
+    secrets: ClusterSecrets,
+    key: ObjectKey,
+    news: mpsc::Sender<News>,
+    print: fn(&K) -> [u8; 32],
+) where
     K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
 {
     let mut watch = Watch::one(api, &key.name.name);
@@ -71,6 +84,7 @@ where
         };
         if last != Some(fingerprint) {
             last = Some(fingerprint);
+            secrets.changed(&key).await;
             if news.send(News::Object(key.clone(), fingerprint)).await.is_err() {
                 return;
             }
