@@ -3,7 +3,13 @@
 
 mod support;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use http_body_util::Full;
 use hyper::{Method, Request, body::Bytes};
@@ -22,6 +28,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
@@ -246,6 +253,46 @@ async fn slow_readers_hold_no_memory_and_keep_nobody_out() {
     let asked = READERS * body;
     println!("{} MiB of answers, {} MiB more memory", asked >> 20, grown >> 20);
     assert!(grown < asked / 2, "{grown} bytes more for {READERS} answers of {body}");
+}
+
+/// Every path is asked for on 256 connections at a time, from the probe's own address, while the kubelet probes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_are_answered_under_a_flood() {
+    const FLOOD: usize = 256;
+    const PROBES: usize = 100;
+    let fake = FakeCri::start().unwrap();
+    let images: Vec<_> = (0..200).map(|n| format!("registry.example.com/team/application-{n}:v1")).collect();
+    fake.put(images.iter().map(String::as_str)).unwrap();
+    let list = images.iter().fold("images:\n".to_owned(), |list, image| list + "- " + image + "\n");
+    let options = AgentOptions::default();
+    let agent = Agent::start(env!("CARGO_BIN_EXE_prepull").as_ref(), &fake.socket(), &list, &options).unwrap();
+    agent.until(PATIENCE, "it is warm", |status| status["warm"] == true).await.unwrap();
+    let address = format!("127.0.0.1:{}", agent.port());
+    let answered = Arc::new(AtomicUsize::new(0));
+    let mut flood = JoinSet::new();
+    for n in 0..FLOOD {
+        let (address, answered) = (address.clone(), answered.clone());
+        flood.spawn(async move {
+            let paths = ["/", "/api/v1/images", "/metrics", "/healthz", "/readyz", "/style.css", "/no/such"];
+            for path in paths.iter().cycle().skip(n % paths.len()) {
+                if get(&address, path).await.is_ok() {
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+    }
+    let (mut failed, mut slowest) = (0, Duration::ZERO);
+    for n in 0..PROBES {
+        let began = Instant::now();
+        let path = if n % 2 == 0 { "/healthz" } else { "/readyz" };
+        let probe = timeout(Duration::from_secs(1), get(&address, path)).await;
+        failed += usize::from(!probe.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status == 200)));
+        slowest = slowest.max(began.elapsed());
+    }
+    let answered = answered.load(Ordering::Relaxed);
+    println!("{failed} of {PROBES} probes failed, the slowest took {slowest:?}, {answered} answers went to the flood");
+    assert_eq!(failed, 0, "the slowest took {slowest:?}");
+    assert!(answered > FLOOD, "the flood was one: {answered}");
 }
 
 /// Nobody turns the loop: the port says so, also to a browser, which comes again.

@@ -1,13 +1,16 @@
 //! What clients may take: bounds on connections, on their time, and on what is held for them.
 //!
-//! A new connection always gets in, so that a probe is answered however many others are open: when all places are
-//! taken, the oldest gives way. An answer takes milliseconds to make and to send, so what is old is idle, slow or
-//! hostile. The same holds for answers that were made and are not taken: over the bound, who holds one longest loses it.
+//! The kubelet's probes must be answered under any flood, so no connection is closed for another one before its client had time
+//! to get an answer. If all places are taken, the source address with the most connections gives way: its oldest connection that
+//! is older than [`MIN_LIFETIME`], or its oldest one if a client of another address wants in. So one client, however many
+//! connections it opens, never keeps another one out. The same holds for answers that are made and not taken: above the bound,
+//! the connection that has held one longest is closed.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     convert::Infallible,
     io::ErrorKind,
+    net::{IpAddr, Ipv6Addr},
     pin::pin,
     sync::{
         Arc,
@@ -25,13 +28,15 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
     task::{AbortHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-/// Connections at once.
-const MOST_CONNECTIONS: usize = 64;
+/// Connections at once. An idle one costs about 2 KiB, and one with a request under way up to 20 KiB.
+const MAX_CONNECTIONS: usize = 512;
+/// A younger connection is not closed for another one of its own address: its client may be a probe, which waits for a second.
+const MIN_LIFETIME: Duration = Duration::from_secs(2);
 /// Bytes of answers that their clients have not taken yet, of all connections together; the newest is always made.
-const MOST_HELD: usize = 32 << 20;
+const MAX_HELD_BYTES: usize = 8 << 20;
 /// Bytes of a request's head; more is answered 431. Bodies are not read at all.
 const MOST_HEAD: usize = 16 << 10;
 /// Until a request's head must be there, counted from the connection's or the last answer's beginning to be idle.
@@ -46,6 +51,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// A connection that is open, oldest first in its queue.
 struct Open {
     task: AbortHandle,
+    source: IpAddr,
+    since: Instant,
     /// Bytes of answers that its client has not taken yet.
     held: Arc<AtomicUsize>,
 }
@@ -62,8 +69,8 @@ where
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                let stream = match accepted {
-                    Ok((stream, _)) => stream,
+                let (stream, source) = match accepted {
+                    Ok((stream, address)) => (stream, source_of(address.ip())),
                     // its client was gone before it was accepted
                     Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => continue,
                     Err(_) => {
@@ -73,12 +80,12 @@ where
                         continue;
                     }
                 };
-                while open.len() >= MOST_CONNECTIONS {
-                    close_oldest(&mut open);
+                if open.len() >= MAX_CONNECTIONS && !make_place(&mut open, source) {
+                    continue;
                 }
                 let held = Arc::new(AtomicUsize::new(0));
                 let task = tasks.spawn(connection(stream, answer.clone(), held.clone(), made.clone()));
-                open.push_back(Open { task, held });
+                open.push_back(Open { task, source, since: Instant::now(), held });
             }
             Some(ended) = tasks.join_next_with_id() => {
                 let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
@@ -96,6 +103,28 @@ where
     }
 }
 
+/// Returns what counts as one client: an address, or the network of 64 bits that an IPv6 address is in.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & (u128::MAX << 64)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Closes a connection to make a place for a client of this source, or returns that it must not.
+fn make_place(open: &mut VecDeque<Open>, newcomer: IpAddr) -> bool {
+    let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+    for connection in &*open {
+        *counts.entry(connection.source).or_default() += 1;
+    }
+    let Some((largest, _)) = counts.into_iter().max_by_key(|(_, count)| *count) else { return true };
+    let gives_way = |connection: &Open| {
+        connection.source == largest && (newcomer != largest || connection.since.elapsed() >= MIN_LIFETIME)
+    };
+    let victim = open.iter().position(gives_way).and_then(|at| open.remove(at));
+    victim.inspect(|connection| connection.task.abort()).is_some()
+}
+
 fn close_oldest(open: &mut VecDeque<Open>) {
     if let Some(oldest) = open.pop_front() {
         oldest.task.abort();
@@ -109,7 +138,7 @@ fn over(open: &VecDeque<Open>) -> bool {
         .map(Open::held)
         .filter(|held| *held > 0)
         .fold((0, 0), |(holders, bytes), held| (holders + 1, bytes + held));
-    holders > 1 && bytes > MOST_HELD
+    holders > 1 && bytes > MAX_HELD_BYTES
 }
 
 impl Open {
@@ -165,5 +194,40 @@ impl AsRef<[u8]> for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.count.fetch_sub(self.body.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(tasks: &mut JoinSet<()>, source: &str) -> Open {
+        let task = tasks.spawn(std::future::pending());
+        Open { task, source: source_of(source.parse().unwrap()), since: Instant::now(), held: Arc::default() }
+    }
+
+    fn sources(open: &VecDeque<Open>) -> Vec<String> {
+        open.iter().map(|connection| connection.source.to_string()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_client_with_the_most_connections_gives_way() {
+        let mut tasks = JoinSet::new();
+        let mut all: VecDeque<_> = ["10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.3"].map(|s| open(&mut tasks, s)).into();
+        assert!(!make_place(&mut all, "10.0.0.2".parse().unwrap()), "its own young ones may be probes");
+        assert!(make_place(&mut all, "10.0.0.9".parse().unwrap()));
+        assert_eq!(sources(&all), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        all.push_back(open(&mut tasks, "10.0.0.2"));
+        tokio::time::advance(MIN_LIFETIME).await;
+        assert!(make_place(&mut all, "10.0.0.2".parse().unwrap()), "these have had their time");
+        assert_eq!(sources(&all), ["10.0.0.1", "10.0.0.3", "10.0.0.2"]);
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_client() {
+        let source = |address: &str| source_of(address.parse().unwrap()).to_string();
+        assert_eq!(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(source("::ffff:10.0.0.1"), "10.0.0.1");
+        assert_ne!(source("10.0.0.1"), source("10.0.0.2"));
     }
 }
