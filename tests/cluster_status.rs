@@ -409,6 +409,42 @@ async fn hostile_answers_are_text_and_bounded() -> Result<()> {
     Ok(())
 }
 
+/// Most memory that a process has had so far, in bytes.
+fn peak_memory(pid: u32) -> Result<usize> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? * 1024)
+}
+
+/// Twelve Pods answer 32 MB each: the smallest images, whose rows would take 2 GB, and one long text.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_answers_take_little_memory() -> Result<()> {
+    const MIB: usize = 1 << 20;
+    let images = format!("{{\"images\":[{}{{}}]}}", "{},".repeat(32_000_000 / 3));
+    let text = format!("{{\"warm\": true, \"images\": [], \"x\": \"{}\"}}", "y".repeat(32_000_000));
+    let name = |n: usize| &*format!("n{n}").leak();
+    let says = |n: usize| Says::Text(if n.is_multiple_of(2) { images.clone() } else { text.clone() });
+    let cluster = Cluster::start((0..12).map(|n| node(name(n), false, says(n))).collect())?;
+    let mut watching = cluster.command(&["--watch", "-o", "json"]).stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(watching.stdout.take().context("no stdout")?).lines();
+    let shown = async {
+        let mut refused = 0;
+        while let Some(line) = lines.next_line().await? {
+            refused += usize::from(line.contains("its answer has more than 100000 images"));
+            if line == "}" {
+                return Ok(refused);
+            }
+        }
+        anyhow::bail!("it ended early")
+    };
+    let refused = timeout(Duration::from_mins(2), shown).await??;
+    ensure!(refused == 6, "{refused} answers were refused");
+    let peak = peak_memory(watching.id().context("it ended")?)?;
+    // four large answers at a time, and the rows of one
+    ensure!(peak < 256 * MIB, "{} MiB", peak / MIB);
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_agent_that_says_nothing_holds_nobody_up_for_long() -> Result<()> {
     let cluster = Cluster::start(vec![node("a", false, Says::Silence), node("b", false, Says::Cold(FIRST))])?;

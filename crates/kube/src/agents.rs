@@ -15,11 +15,14 @@ use std::{
 };
 
 use http::StatusCode;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::{Api, Client, api::ListParams, client::Body};
-use tokio::time::timeout;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::{secrets::patiently, watch::Trouble};
 use prepull_core::{
@@ -31,10 +34,18 @@ use prepull_core::{
 const PAGE: u32 = 500;
 /// A page takes no longer.
 const PAGE_BOUND: Duration = Duration::from_mins(1);
-/// One way of asking takes no longer; the API server gives up on a dead node by itself after about as long.
+/// Reaching an agent, the beginning of its answer, and the rest of it take no longer each; the API server gives up on a dead node by
+/// itself after about as long.
 const ASK_BOUND: Duration = Duration::from_secs(15);
 /// Largest answer that is read: 10,000 images have about 7 MB.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
+/// Of each answer so much is read at once. The rest of larger ones waits for its turn, so that all answers that are held at a time
+/// are bounded whatever the agents send.
+const MAX_SMALL_ANSWER_BYTES: usize = 1024 * 1024;
+/// Most answers above [`MAX_SMALL_ANSWER_BYTES`] that are read and held at a time.
+const MAX_LARGE_ANSWERS: usize = 4;
+/// A large answer waits no longer for its turn; then it counts as none.
+const TURN_BOUND: Duration = Duration::from_mins(1);
 /// What is asked for.
 const PATH: &str = "/api/v1/images";
 /// What a port-forward needs.
@@ -143,6 +154,8 @@ pub struct Asker {
     proxy_works: AtomicBool,
     /// The proxy reached nobody where a port-forward did: it is not tried first any more.
     forward_first: AtomicBool,
+    /// Turns of large answers.
+    large: Semaphore,
 }
 
 /// Why one way did not lead to an answer.
@@ -171,6 +184,7 @@ impl Asker {
             namespace: namespace.to_owned(),
             proxy_works: AtomicBool::new(false),
             forward_first: AtomicBool::new(false),
+            large: Semaphore::new(MAX_LARGE_ANSWERS),
         }
     }
 
@@ -221,26 +235,30 @@ impl Asker {
             .header(http::header::ACCEPT, "application/json")
             .body(Body::empty())
             .map_err(|e| NoWay::Wrong(e.to_string()))?;
-        let exchange = async {
+        let head = async {
             let answer = self.client.send(request).await;
-            let answer = answer.map_err(|e| NoWay::Unreachable(Trouble::of_request(&e).to_string()))?;
-            let code = answer.status();
-            let body = bounded(answer.into_body()).await?;
-            if code.is_success() { Answer::parse(&body).map_err(NoWay::Wrong) } else { Err(refusal(code, &body)) }
+            answer.map_err(|e| NoWay::Unreachable(Trouble::of_request(&e).to_string()))
         };
-        timeout(ASK_BOUND, exchange).await.unwrap_or_else(|_| {
-            Err(NoWay::Unreachable(format!(
+        let late = || {
+            NoWay::Unreachable(format!(
                 "the API server cannot reach it: no answer within {} s; its node may be down",
                 ASK_BOUND.as_secs()
-            )))
-        })
+            ))
+        };
+        let (code, whole) = self.read(head, late).await?;
+        if code.is_success() {
+            Answer::parse(&whole.bytes).map_err(NoWay::Wrong)
+        } else {
+            Err(refusal(code, &whole.bytes))
+        }
     }
 
     /// Through the kubelet.
     async fn forwarded(&self, agent: &Agent) -> Result<Answer, NoWay> {
         let port = agent.settings.port;
         let unreachable = |why: &dyn std::fmt::Display| NoWay::Unreachable(one_line(&why.to_string()));
-        let exchange = async {
+        let late = || unreachable(&format!("no answer within {} s", ASK_BOUND.as_secs()));
+        let connect = async {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
             let mut forward = pods.portforward(&agent.pod, &[port]).await.map_err(|error| match &error {
                 kube::Error::Api(status) if status.code == 403 => NoWay::Forbidden(one_line(&status.message)),
@@ -252,45 +270,81 @@ impl Asker {
                 other => unreachable(other),
             })?;
             let stream = forward.take_stream(port).ok_or_else(|| unreachable(&"no stream came"))?;
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
-            let asked = async {
-                let request = http::Request::get(PATH)
-                    .header(http::header::HOST, "localhost")
-                    .header(http::header::ACCEPT, "application/json")
-                    .body(Empty::<bytes::Bytes>::new())
-                    .map_err(|e| NoWay::Wrong(e.to_string()))?;
-                let answer = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
-                let code = answer.status();
-                let body = bounded(answer.into_body()).await?;
-                // nobody else has a say on this way
-                if code.is_success() { Answer::parse(&body) } else { Err(its_own(code, &body)) }.map_err(NoWay::Wrong)
-            };
-            tokio::select! {
-                answer = asked => answer,
-                // the connection ends before the answer was whole
-                ended = connection => Err(unreachable(&ended.err().map_or_else(
-                    || "the connection ended".to_owned(), |e| e.to_string()))),
-            }
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))
         };
-        timeout(ASK_BOUND, exchange)
-            .await
-            .unwrap_or_else(|_| Err(unreachable(&format!("no answer within {} s", ASK_BOUND.as_secs()))))
+        let (mut sender, connection) = timeout(ASK_BOUND, connect).await.unwrap_or_else(|_| Err(late()))?;
+        let asked = async {
+            let request = http::Request::get(PATH)
+                .header(http::header::HOST, "localhost")
+                .header(http::header::ACCEPT, "application/json")
+                .body(Empty::<bytes::Bytes>::new())
+                .map_err(|e| NoWay::Wrong(e.to_string()))?;
+            let head = async { sender.send_request(request).await.map_err(|e| unreachable(&e)) };
+            let (code, whole) = self.read(head, late).await?;
+            // nobody else has a say on this way
+            if code.is_success() { Answer::parse(&whole.bytes) } else { Err(its_own(code, &whole.bytes)) }
+                .map_err(NoWay::Wrong)
+        };
+        tokio::select! {
+            answer = asked => answer,
+            // the connection ends before the answer was whole
+            ended = connection => Err(unreachable(&ended.err().map_or_else(
+                || "the connection ended".to_owned(), |e| e.to_string()))),
+        }
+    }
+
+    /// Reads an answer whose head is waited for; `late` is the error of one that does not come in time.
+    async fn read<B>(
+        &self,
+        head: impl Future<Output = Result<http::Response<B>, NoWay>>,
+        late: impl Fn() -> NoWay,
+    ) -> Result<(StatusCode, Whole<'_>), NoWay>
+    where
+        B: hyper::body::Body<Data = bytes::Bytes> + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let begin = async {
+            let (head, mut body) = head.await?.into_parts();
+            let mut bytes = Vec::new();
+            let is_whole = read_up_to(&mut body, &mut bytes, MAX_SMALL_ANSWER_BYTES).await?;
+            Ok((head.status, body, bytes, is_whole))
+        };
+        let (code, mut body, mut bytes, is_whole) = timeout(ASK_BOUND, begin).await.unwrap_or_else(|_| Err(late()))?;
+        if is_whole {
+            return Ok((code, Whole { bytes, _turn: None }));
+        }
+        let turn = timeout(TURN_BOUND, self.large.acquire()).await.ok().and_then(Result::ok);
+        let turn = turn.ok_or_else(|| {
+            NoWay::Wrong("its answer is large, and other large ones came first for too long; try again".to_owned())
+        })?;
+        let rest = read_up_to(&mut body, &mut bytes, MOST_BYTES);
+        if timeout(ASK_BOUND, rest).await.unwrap_or_else(|_| Err(late()))? {
+            return Ok((code, Whole { bytes, _turn: Some(turn) }));
+        }
+        Err(NoWay::Wrong(format!("its answer is longer than {} MiB, and was not read", MOST_BYTES / 1024 / 1024)))
     }
 }
 
-async fn bounded<B>(body: B) -> Result<bytes::Bytes, NoWay>
+/// A whole answer. A large one keeps its turn until it was used.
+struct Whole<'a> {
+    bytes: Vec<u8>,
+    _turn: Option<SemaphorePermit<'a>>,
+}
+
+/// Reads on until the body ends, which is true, or there are more than `most` bytes.
+async fn read_up_to<B>(body: &mut B, bytes: &mut Vec<u8>, most: usize) -> Result<bool, NoWay>
 where
-    B: http_body_util::BodyExt<Data = bytes::Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body<Data = bytes::Bytes> + Unpin,
+    B::Error: std::fmt::Display,
 {
-    match Limited::new(body, MOST_BYTES).collect().await {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(e) if e.is::<http_body_util::LengthLimitError>() => {
-            Err(NoWay::Wrong(format!("its answer is longer than {} MiB, and was not read", MOST_BYTES / 1024 / 1024)))
+    while bytes.len() <= most {
+        match body.frame().await {
+            Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+            Some(Err(e)) => return Err(NoWay::Unreachable(one_line(&format!("its answer broke off: {e}")))),
+            None => return Ok(true),
         }
-        Err(e) => Err(NoWay::Unreachable(one_line(&format!("its answer broke off: {e}")))),
     }
+    Ok(false)
 }
 
 /// What an error that came through the proxy means: the API server's own has the shape of a `Status`; any other one comes from

@@ -1,6 +1,17 @@
-//! What an agent answers at `/api/v1/images`, as far as it is looked at.
+//! What an agent answers at `/api/v1/images`, as far as it is used. Anything may answer in an agent's place, so everything
+//! that grows with the answer is counted while it is read.
 
-use serde::Deserialize;
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+
+/// Most images of one answer, more than any agent has. An answer with more is not used.
+pub(super) const MAX_IMAGES: usize = 100_000;
+/// Most lists of one answer. An answer with more is not used.
+pub(super) const MAX_LISTS: usize = 10_000;
 
 /// The whole answer.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -9,12 +20,14 @@ pub struct Answer {
     /// Why the runtime does not answer.
     pub runtime_problem: Option<String>,
     /// Lists in force.
+    #[serde(deserialize_with = "bounded::<_, _, MAX_LISTS>")]
     pub lists: Vec<ListAnswer>,
     /// Whether the node is warm.
     pub warm: bool,
     /// Why it is not.
     pub not_warm_reason: String,
     /// One for each text in the lists.
+    #[serde(deserialize_with = "bounded::<_, _, MAX_IMAGES>")]
     pub images: Vec<ImageAnswer>,
 }
 
@@ -26,8 +39,6 @@ pub struct ListAnswer {
     pub source: String,
     /// The revision that is in force.
     pub revision: String,
-    /// What is wrong with its newest text.
-    pub problems: Vec<String>,
 }
 
 /// One image.
@@ -55,12 +66,72 @@ pub struct ImageAnswer {
 impl Answer {
     /// Reads one. The error says what came instead, without showing it.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(json).map_err(|e| {
+        let answer: Self = serde_json::from_slice(json).map_err(|e| {
             format!(
                 "what answers is no agent of prepull: its answer cannot be read (line {}, column {})",
                 e.line(),
                 e.column()
             )
-        })
+        })?;
+        for (count, most, what) in
+            [(answer.images.len(), MAX_IMAGES, "images"), (answer.lists.len(), MAX_LISTS, "lists")]
+        {
+            if count > most {
+                return Err(format!(
+                    "its answer has more than {most} {what}, and was not used; what answers is no agent of prepull"
+                ));
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// Reads at most one element more than `MAX`, by which [`Answer::parse`] sees that there were too many, and skips the others.
+fn bounded<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Elements<T, const MAX: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Elements<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut read = Vec::new();
+            while read.len() <= MAX {
+                match elements.next_element()? {
+                    Some(element) => read.push(element),
+                    None => return Ok(read),
+                }
+            }
+            while elements.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(read)
+        }
+    }
+
+    deserializer.deserialize_seq(Elements::<T, MAX>(PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_too_much_is_not_used() {
+        let answer = |what: &str, count: usize| format!("{{\"{what}\": [{}]}}", vec!["{}"; count].join(","));
+        for (what, most) in [("images", MAX_IMAGES), ("lists", MAX_LISTS)] {
+            let read = Answer::parse(answer(what, most).as_bytes()).unwrap();
+            assert_eq!(read.images.len().max(read.lists.len()), most);
+            for more in [most + 1, most + 2, most * 3] {
+                let refused = Answer::parse(answer(what, more).as_bytes()).unwrap_err();
+                assert!(refused.contains(&format!("more than {most} {what}")), "{refused}");
+            }
+        }
+        assert!(Answer::parse(br#"{"images": {}}"#).unwrap_err().contains("cannot be read"));
     }
 }

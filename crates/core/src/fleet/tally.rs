@@ -14,6 +14,9 @@ use crate::error_text::one_line;
 const MOST_ERRORS: usize = 20;
 /// Different images that are counted. More than any list can have; an answer that makes names up ends here.
 const MOST_IMAGES: usize = 100_000;
+/// Most bytes of names, classes, messages and remedies that are kept of all answers together. Above it no other image is counted
+/// and no other error is noted: only answers that make texts up get there.
+const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
 
 /// How one image stands on the nodes that were asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -111,6 +114,8 @@ struct Counted {
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     images: BTreeMap<String, Counted>,
+    /// Bytes of the texts in it.
+    text_bytes: usize,
 }
 
 impl Tally {
@@ -160,9 +165,11 @@ impl Tally {
     /// `image` is one line.
     fn counted(&mut self, image: &str) -> Option<&mut Counted> {
         if !self.images.contains_key(image) {
-            if self.images.len() >= MOST_IMAGES {
+            if self.images.len() >= MOST_IMAGES || self.text_bytes + 2 * image.len() > MAX_TEXT_BYTES {
                 return None;
             }
+            // the key and the name
+            self.text_bytes += 2 * image.len();
             let count = ImageCount { image: image.to_owned(), ..ImageCount::default() };
             let order = self.images.len();
             self.images.insert(image.to_owned(), Counted { count, order, ..Counted::default() });
@@ -181,12 +188,20 @@ impl Tally {
         if !noted.insert((text, class.clone())) {
             return;
         }
-        if counted.errors.len() >= MOST_ERRORS && !counted.errors.contains_key(&class) {
+        if let Some((nodes, ..)) = counted.errors.get_mut(&class) {
+            *nodes += 1;
+            return;
+        }
+        if counted.errors.len() >= MOST_ERRORS {
             return;
         }
         let text = |text: &Option<String>| one_line(text.as_deref().unwrap_or_default());
-        let entry = counted.errors.entry(class).or_insert_with(|| (0, text(&image.message), text(&image.remedy)));
-        entry.0 += 1;
+        let (message, remedy) = (text(&image.message), text(&image.remedy));
+        let bytes = class.len() + message.len() + remedy.len();
+        if self.text_bytes + bytes <= MAX_TEXT_BYTES {
+            self.text_bytes += bytes;
+            counted.errors.insert(class, (1, message, remedy));
+        }
     }
 
     /// What was counted: the images that are missing somewhere first, then in the order of the lists.

@@ -204,3 +204,32 @@ fn five_thousand_nodes_are_counted() {
     let picture = picture.complete();
     assert_eq!((picture.proven, picture.images.len(), picture.images[7].present), (5_000, 200, 5_000));
 }
+
+#[test]
+fn texts_of_all_answers_together_are_bounded() {
+    let mut tally = Tally::default();
+    let long = |n: usize| format!("{n}{}", "x".repeat(200));
+    let images = |from: usize| -> Vec<ImageAnswer> {
+        let text = |n| Some(format!("{}{}", long(n), "\u{1f4e6}".repeat(1000)));
+        let image = |n| ImageAnswer {
+            image: long(n),
+            state: "BackOff".to_owned(),
+            class: Some("C".to_owned()),
+            message: text(n),
+            remedy: text(n),
+            ..ImageAnswer::default()
+        };
+        (from..from + 1000).map(image).collect()
+    };
+    let mut rows = 0;
+    for round in 0..10 {
+        let answer = Answer { images: images(round * 1000), ..Answer::default() };
+        rows += tally.add(&"n".into(), &"p".into(), &answer).failing;
+    }
+    assert_eq!(rows, 10_000, "each node's own sums stay whole");
+    let images = tally.into_images();
+    let texts = |i: &ImageCount| [&i.message, &i.remedy].into_iter().flatten().map(String::len).sum::<usize>();
+    let kept: usize = images.iter().map(|i| i.image.len() + texts(i)).sum();
+    assert!((32 << 20..=64 << 20).contains(&kept), "{kept} bytes of {} images", images.len());
+    assert!(images.iter().any(|i| i.message.is_none()), "errors stop before images do");
+}
