@@ -11,7 +11,10 @@ use k8s_openapi::api::{
     core::v1::{Node, NodeCondition, Pod, PodCondition},
     events::v1::Event,
 };
-use kube::{Api, api::ListParams};
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams},
+};
 use libtest_mimic::Arguments;
 use serde_json::json;
 use support::{
@@ -35,6 +38,8 @@ fn main() -> ExitCode {
         servers.shared("the_condition_is_unknown_until_the_store_was_looked_at", unknown),
         servers.shared("the_taint_goes_when_warm", taint_warm),
         servers.shared("the_taint_goes_at_the_deadline", taint_deadline),
+        servers.shared("an_agent_that_is_killed_again_and_again_removes_the_taint", taint_of_the_dying),
+        servers.shared("a_policy_that_guards_a_part_only_is_no_guard", half_policy),
         servers.shared("the_readiness_gate_follows_the_node", gate),
         servers.shared("no_gate_is_set_without_a_policy", no_gate),
         servers.shared("a_gate_that_is_expected_waits_for_its_right", expected_gate),
@@ -209,13 +214,88 @@ async fn taint_deadline(place: Place) -> Result<()> {
     let fake = FakeCri::start()?;
     fake.offer(&image("a"), Offer { logins: vec![("nobody".into(), "knows".into())], ..Offer::default() });
     tenant.list(&list(&["a"])).await?;
-    let flags = ["--node-writes", "taint", "--startup-taint-timeout", "6s"];
+    let timeout = age(&tenant.node().await?)? + Duration::from_secs(6);
+    let flags = ["--node-writes", "taint", "--startup-taint-timeout", &format!("{}s", timeout.as_secs())];
     let agent = tenant.agent_on_list(&program(), &fake.socket(), &flags)?;
-    let began = Instant::now();
-    let gone = async || Ok((keys(&tenant.node().await?) == ["other.dev/taint"]).then_some(()));
-    wait_for(PATIENCE, "the taint is gone", gone).await.with_context(|| agent.log())?;
-    ensure!(began.elapsed() > Duration::from_millis(5500), "it went after {:?}", began.elapsed());
+    let gone = async || {
+        let node = tenant.node().await?;
+        Ok((keys(&node) == ["other.dev/taint"]).then_some(age(&node)?))
+    };
+    let went = wait_for(PATIENCE, "the taint is gone", gone).await.with_context(|| agent.log())?;
+    // times of the API server are whole seconds
+    ensure!(went + Duration::from_secs(1) >= timeout, "it went {went:?} after the node's creation, not {timeout:?}");
     ensure!(agent.status().await?["warm"] == false);
+    ensure!(agent.log().contains("removed at its deadline"), "{}", agent.log());
+    Ok(())
+}
+
+/// How long ago a Node was created. The API server of these tests has the same clock.
+fn age(node: &Node) -> Result<Duration> {
+    let created = node.metadata.creation_timestamp.as_ref().context("a node that was never created")?;
+    let created = u64::try_from(created.0.as_second())?;
+    Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH + Duration::from_secs(created))?)
+}
+
+/// No agent here lives as long as the deadline, which counts from the Node's creation.
+async fn taint_of_the_dying(place: Place) -> Result<()> {
+    let tenant = place.tenant("taint-dying").await?;
+    may_write(&tenant).await?;
+    policies::own_node(&tenant).await?;
+    taint(&tenant).await?;
+    let fake = FakeCri::start()?;
+    fake.offer(&image("a"), closed(""));
+    tenant.list(&list(&["a"])).await?;
+    let timeout = age(&tenant.node().await?)? + Duration::from_secs(8);
+    let flags = ["--node-writes", "taint", "--startup-taint-timeout", &format!("{}s", timeout.as_secs())];
+    let mut log = String::new();
+    while age(&tenant.node().await?)? < timeout + Duration::from_secs(15) {
+        let agent = tenant.agent_on_list(&program(), &fake.socket(), &flags)?;
+        // half of the deadline
+        let killed = Instant::now() + Duration::from_secs(4);
+        while Instant::now() < killed {
+            let node = tenant.node().await?;
+            if keys(&node) == ["other.dev/taint"] {
+                let went = age(&node)?;
+                ensure!(went + Duration::from_secs(1) >= timeout, "it went {went:?} after the node's creation");
+                return Ok(());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        log = agent.log();
+        // dropping it kills it
+    }
+    anyhow::bail!("the taint is still there; the last agent said:\n{log}")
+}
+
+/// Waits until a policy refuses another label, which every policy of these tests does.
+async fn in_force(tenant: &Tenant<'_>) -> Result<()> {
+    let kubeconfig = kube::config::Kubeconfig::from_yaml(tenant.kubeconfig())?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
+    let nodes: Api<Node> = Api::all(kube::Client::try_from(config)?);
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let label = Patch::Merge(json!({"metadata": {"labels": {"other.dev/label": "true"}}}));
+    wait_for(PATIENCE, "the policy is in force", async || {
+        Ok(nodes.patch(&tenant.name, &params, &label).await.is_err().then_some(()))
+    })
+    .await
+}
+
+/// Of the policy only what keeps taints, or other Nodes, is missing.
+async fn half_policy(place: Place) -> Result<()> {
+    for (name, part) in [("half-taints", "variables.newTaints"), ("half-nodes", "request.name == variables.node")] {
+        let tenant = place.tenant(name).await?;
+        may_write(&tenant).await?;
+        policies::own_node_without(&tenant, part).await?;
+        taint(&tenant).await?;
+        in_force(&tenant).await?;
+        let fake = FakeCri::start()?;
+        tenant.list("images: []").await?;
+        let agent = tenant.agent_on_list(&program(), &fake.socket(), &["--node-writes", "condition,label,taint"])?;
+        let said = async || Ok(agent.log().contains("no admission policy keeps").then_some(()));
+        wait_for(PATIENCE, "it is said", said).await.with_context(|| agent.log())?;
+        let node = tenant.node().await?;
+        ensure!(condition(&node).is_none() && warm_label(&node).is_none() && keys(&node).len() == 3, "{node:?}");
+    }
     Ok(())
 }
 

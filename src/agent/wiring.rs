@@ -64,10 +64,16 @@ pub struct ClusterOptions {
     pub writes: Parts,
     /// The start-up taint's key.
     pub startup_taint: String,
-    /// When the start-up taint goes at the latest.
+    /// How long after the Node's creation, or the node's boot, the start-up taint goes at the latest.
     pub startup_taint_timeout: Duration,
     /// Whether its Pod is known to have the readiness gate.
     pub readiness_gate: bool,
+}
+
+/// How long the node has been up. None if the kernel does not say so: then the Node's age alone counts.
+fn uptime() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    Duration::try_from_secs_f64(text.split_whitespace().next()?.parse().ok()?).ok()
 }
 
 /// Tells the keeper about its node and about the objects that entries name, and the cluster about the keeper.
@@ -91,7 +97,7 @@ pub(super) fn cluster(
     tokio::spawn(events::run(client.clone(), subjects, node.to_owned(), clock, notices));
     if writes.any() {
         let writer = Writer::new(client.clone(), node.to_owned(), startup_taint.clone(), clock);
-        let writes = NodeWrites::new(writes, startup_taint, startup_taint_timeout, clock.now());
+        let writes = NodeWrites::new(writes, startup_taint, startup_taint_timeout, clock.now(), uptime());
         tokio::spawn(writer.run(writes, reports.clone(), view));
     }
     if let Some(pod) = pod {

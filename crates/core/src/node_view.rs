@@ -1,6 +1,6 @@
 //! What the API server says about this node, as far as it matters here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The node as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -9,6 +9,8 @@ pub struct NodeView {
     pub labels: Option<BTreeMap<String, String>>,
     /// Its unique id, by which Events name it; empty while it is not known.
     pub uid: String,
+    /// When it was created, by the API server's clock, as time since the Unix epoch.
+    pub created: Option<Duration>,
     /// Keys and effects of its taints, in their order.
     pub taints: Vec<TaintView>,
     /// The condition `ImagesPrepulled`, where it has one.
@@ -20,12 +22,14 @@ pub struct NodeView {
 }
 
 /// A taint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TaintView {
     /// Its key.
     pub key: String,
     /// Its effect.
     pub effect: String,
+    /// `timeAdded`, as time since the Unix epoch; Kubernetes sets it for `NoExecute` only.
+    pub added: Option<Duration>,
 }
 
 /// A condition.

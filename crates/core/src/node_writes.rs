@@ -1,8 +1,11 @@
 //! What is written to the Node, and when. Pure: time and randomness are arguments, and what the API server has is
 //! compared with what should be there, so that nothing is written twice and what somebody removed comes back.
 
+mod taint;
+
 use std::{sync::Arc, time::Duration};
 
+use self::taint::TaintDeadline;
 use crate::{
     clock::Moment,
     node_report::{NodeReport, Readiness},
@@ -70,6 +73,8 @@ pub struct Due {
     pub state: Option<StateWrite>,
     /// Remove the start-up taint.
     pub taint: bool,
+    /// Ask the API server for its time, which the start-up taint's deadline needs: [`NodeWrites::server_time`].
+    pub server_time: bool,
     /// When to ask again without anything else happening.
     pub wake: Option<Moment>,
 }
@@ -80,7 +85,7 @@ pub struct NodeWrites {
     parts: Parts,
     taint_key: String,
     start: Moment,
-    deadline: Moment,
+    taint: TaintDeadline,
     /// The Node that was seen last: one that was deleted and made again has nothing of what was written.
     uid: String,
     /// What was written last, and when.
@@ -95,13 +100,14 @@ pub struct NodeWrites {
 }
 
 impl NodeWrites {
-    /// From now on. The taint is removed at `start + timeout` at the latest.
-    pub fn new(parts: Parts, taint_key: String, timeout: Duration, start: Moment) -> Self {
+    /// From now on. The taint is removed `timeout` after the Node was created or the node booted, whichever is later.
+    /// `uptime` is how long the node has been up.
+    pub fn new(parts: Parts, taint_key: String, timeout: Duration, start: Moment, uptime: Option<Duration>) -> Self {
         Self {
             parts,
             taint_key,
             start,
-            deadline: start + timeout,
+            taint: TaintDeadline::new(timeout, start, uptime),
             uid: String::new(),
             last: None,
             revision: None,
@@ -119,12 +125,9 @@ impl NodeWrites {
         if self.uid != node.uid {
             self.uid.clone_from(&node.uid);
             (self.last, self.hold, self.failures) = (None, self.start, 0);
+            self.taint.forget();
         }
-        if self.parts.taint && node.taints.iter().any(|t| t.key == self.taint_key) {
-            let at = if report.readiness == Readiness::Warm { now } else { self.deadline }.max(self.hold);
-            due.taint = at <= now;
-            due.wait_until(at, now);
-        }
+        self.plan_taint(report, node, now, &mut due);
         let label = if report.readiness == Readiness::Warm { "true" } else { "false" };
         let label = (self.parts.label && labels.get(LABEL).is_none_or(|has| has != label)).then_some(label);
         let wanted = ConditionView {
@@ -161,6 +164,28 @@ impl NodeWrites {
         }
         due.wait_until(at, now);
         due
+    }
+
+    fn plan_taint(&mut self, report: &NodeReport, node: &NodeView, now: Moment, due: &mut Due) {
+        let taints = || node.taints.iter().filter(|t| t.key == self.taint_key);
+        let is_tainted = taints().next().is_some();
+        self.taint.observe(is_tainted, now);
+        if !self.parts.taint || !is_tainted {
+            return;
+        }
+        let is_warm = report.readiness == Readiness::Warm;
+        let at = if is_warm { Some(now) } else { self.taint.due(node, taints(), now) };
+        let at_or_ask = at.unwrap_or(now).max(self.hold);
+        if at_or_ask <= now {
+            (due.taint, due.server_time) = (at.is_some(), at.is_none());
+        }
+        due.wait_until(at_or_ask, now);
+    }
+
+    /// The API server's time is `time` since the Unix epoch now.
+    pub fn server_time(&mut self, time: Duration, now: Moment) {
+        self.taint.set_server_time(now, time);
+        self.failures = 0;
     }
 
     /// The write was accepted.

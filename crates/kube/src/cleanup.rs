@@ -39,7 +39,7 @@ pub async fn run(client: Client, name: String, taint_key: String, clock: Clock, 
             return;
         }
         let mut retries = Retries::new(FIRST_RETRY, LONGEST_RETRY);
-        while !writer.guarded().await {
+        while !writer.guarded(&view).await {
             let why = "nothing may be written to the node, as the log says; keep component node-writes installed";
             waits(&left, why);
             sleep(retries.delay()).await;

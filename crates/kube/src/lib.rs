@@ -16,6 +16,7 @@ pub mod process_clock;
 pub mod request_budget;
 pub mod rotation;
 pub mod secrets;
+pub mod server_clock;
 pub mod slots;
 pub mod wanted;
 pub mod watch;

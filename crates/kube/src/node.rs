@@ -1,7 +1,9 @@
 //! This node, by watch, and only while somebody needs to know about it.
 
+use std::time::Duration;
+
 use futures::FutureExt as _;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 
@@ -82,6 +84,11 @@ pub(super) fn look(before: &NodeView, told: Told<Node>, name: &str) -> NodeView 
     NodeView { problem: Some(problem), disk_pressure, ..before.clone() }
 }
 
+/// None for a time before the Unix epoch, which no cluster has.
+fn since_epoch(time: &Time) -> Option<Duration> {
+    u64::try_from(time.0.as_second()).ok().map(Duration::from_secs)
+}
+
 fn view_of(node: Node) -> NodeView {
     let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
@@ -90,7 +97,11 @@ fn view_of(node: Node) -> NodeView {
     NodeView {
         labels: Some(node.metadata.labels.unwrap_or_default()),
         uid: node.metadata.uid.unwrap_or_default(),
-        taints: taints.into_iter().map(|t| TaintView { key: t.key, effect: t.effect }).collect(),
+        created: node.metadata.creation_timestamp.and_then(|at| since_epoch(&at)),
+        taints: taints
+            .into_iter()
+            .map(|t| TaintView { key: t.key, effect: t.effect, added: t.time_added.and_then(|at| since_epoch(&at)) })
+            .collect(),
         condition: condition.map(|c| ConditionView {
             status: c.status,
             reason: c.reason.unwrap_or_default(),

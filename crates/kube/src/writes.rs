@@ -16,12 +16,13 @@ use tokio::{
 use super::{
     guard::{self, Guard},
     node::CONDITION,
+    server_clock,
     watch::Trouble,
 };
 use crate::process_clock::Clock;
 use prepull_core::{
     clock::rfc3339,
-    node_report::NodeReport,
+    node_report::{NodeReport, Readiness},
     node_view::NodeView,
     node_writes::{LABEL, NodeWrites, StateWrite},
 };
@@ -57,6 +58,16 @@ impl Writer {
             let (report, node) = (reports.borrow_and_update().clone(), nodes.borrow_and_update().clone());
             let now = self.clock.now();
             let due = writes.plan(&report, &node, now, fastrand::f64());
+            if due.server_time {
+                match server_clock::now(&self.client).await {
+                    Ok(time) => writes.server_time(time, self.clock.now()),
+                    Err(trouble) => {
+                        writes.failed(self.clock.now(), fastrand::f64());
+                        self.say(format!("the API server's time is not known: {trouble}"));
+                    }
+                }
+                continue;
+            }
             if due.state.is_some() || due.taint {
                 self.carry_out(&mut writes, due.state, due.taint, &report, &node).await;
                 // what came meanwhile is looked at at once, and a failure has its own delay
@@ -79,14 +90,19 @@ impl Writer {
         report: &NodeReport,
         node: &NodeView,
     ) {
-        if !self.guarded().await {
+        if !self.guarded(node).await {
             writes.failed(self.clock.now(), fastrand::f64());
             return;
         }
         if taint {
             match self.remove_taint(node).await {
                 Ok(()) => {
-                    tracing::info!(taint = self.taint_key, reason = report.reason, "start-up taint removed");
+                    let message = if report.readiness == Readiness::Warm {
+                        "start-up taint removed"
+                    } else {
+                        "start-up taint removed at its deadline, and the node is not warm"
+                    };
+                    tracing::info!(taint = self.taint_key, reason = report.reason, "{message}");
                     writes.removed(self.clock.now());
                 }
                 Err(error) => self.refused(writes, &error),
@@ -108,18 +124,18 @@ impl Writer {
         }
     }
 
-    /// Whether writes are guarded; says once why not.
-    pub async fn guarded(&mut self) -> bool {
+    /// Whether writes to the Node, which looks like this, are guarded; says once why not.
+    pub async fn guarded(&mut self, node: &NodeView) -> bool {
         if self.stood.is_some_and(|at| at.elapsed() < GUARD_COUNTS) {
             return true;
         }
-        let why = match guard::of_node(&self.client, &self.node).await {
+        let why = match guard::of_node(&self.client, &self.node, node, &self.taint_key).await {
             Guard::Stands => {
                 self.stood = Some(Instant::now());
                 return true;
             }
             Guard::Missing => {
-                "no admission policy keeps this service account to its own Node; install the policy of component node-writes for this account and namespace".to_owned()
+                "no admission policy keeps this service account to its own Node and its own fields there; install the policy of component node-writes for this account and namespace".to_owned()
             }
             Guard::NoRight(right) => format!("the right is absent: {right}; component node-writes grants it"),
             Guard::Unclear(why) => why,

@@ -14,7 +14,8 @@ pub(super) struct WriteArgs {
     /// Taint that is removed from the Node when it is first warm
     #[arg(long, env = "PREPULL_STARTUP_TAINT", value_name = "KEY", default_value = "prepull.dev/not-warm")]
     startup_taint: String,
-    /// The taint is removed this long after the agent's start at the latest
+    /// Remove the taint at the latest this long after the Node was created or the node booted, whichever is later. Restarts of the
+    /// agent do not move this deadline
     #[arg(long, env = "PREPULL_STARTUP_TAINT_TIMEOUT", value_name = "DURATION", default_value = "15m", value_parser = duration)]
     startup_taint_timeout: Duration,
     /// The pod has the readiness gate prepull.dev/Warm: the right to set it is waited for. Without this it is set only

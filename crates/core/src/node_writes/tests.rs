@@ -13,7 +13,12 @@ fn at(milliseconds: u64) -> Moment {
 }
 
 fn writes(parts: Parts) -> NodeWrites {
-    NodeWrites::new(parts, KEY.to_owned(), Duration::from_mins(15), at(0))
+    up_for(parts, Duration::from_hours(24))
+}
+
+/// On a node that had been up for so long when the agent started.
+fn up_for(parts: Parts, uptime: Duration) -> NodeWrites {
+    NodeWrites::new(parts, KEY.to_owned(), Duration::from_mins(15), at(0), Some(uptime))
 }
 
 fn report(readiness: Readiness, message: &str, revision: &str) -> NodeReport {
@@ -117,17 +122,95 @@ fn what_somebody_removes_comes_back_but_not_as_a_fight() {
     assert!(carry_out(&mut writes, &mut node, &warm, at(301_000), 0.5).state.is_some());
 }
 
+/// When the API server's clock showed this, in seconds, the agent of these tests started.
+const STARTED: u64 = 1_800_000_000;
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// A tainted node that was created so many seconds before the agent started.
+fn tainted(age: u64) -> NodeView {
+    let taint = TaintView { key: KEY.to_owned(), effect: "NoSchedule".to_owned(), added: None };
+    NodeView { taints: vec![taint], created: Some(seconds(STARTED - age)), ..node() }
+}
+
+/// An agent that knows the API server's time.
+fn removes_taint(uptime: u64) -> NodeWrites {
+    let mut writes = up_for(Parts { taint: true, ..Parts::default() }, seconds(uptime));
+    writes.server_time(seconds(STARTED), at(0));
+    writes
+}
+
 #[test]
 fn the_taint_goes_when_warm_or_at_the_deadline() {
-    let tainted =
-        || NodeView { taints: vec![TaintView { key: KEY.to_owned(), effect: "NoSchedule".to_owned() }], ..node() };
     let cold = report(Readiness::NotWarm, "", "1");
-    let mut first = writes(Parts { taint: true, ..Parts::default() });
-    let due = first.plan(&cold, &tainted(), at(1000), 0.5);
-    assert_eq!(due, Due { wake: Some(at(900_000)), ..Due::default() });
-    assert!(first.plan(&report(Readiness::Warm, "", "1"), &tainted(), at(2000), 0.5).taint);
-    assert!(first.plan(&cold, &tainted(), at(900_000), 0.5).taint);
-    assert!(!writes(Parts { label: true, ..Parts::default() }).plan(&cold, &tainted(), at(900_000), 0.5).taint);
+    let mut first = removes_taint(100_000);
+    let due = first.plan(&cold, &tainted(10), at(1000), 0.5);
+    assert_eq!(due, Due { wake: Some(at(890_000)), ..Due::default() });
+    assert!(first.plan(&report(Readiness::Warm, "", "1"), &tainted(10), at(2000), 0.5).taint);
+    assert!(!first.plan(&cold, &tainted(10), at(889_999), 0.5).taint);
+    assert!(first.plan(&cold, &tainted(10), at(890_000), 0.5).taint);
+    assert!(!writes(Parts { label: true, ..Parts::default() }).plan(&cold, &tainted(10), at(900_000), 0.5).taint);
+}
+
+#[test]
+fn a_restart_does_not_move_the_deadline_of_the_taint() {
+    let cold = report(Readiness::NotWarm, "", "1");
+    // each agent lives for 10 s; the node was created 10 s before the first one
+    let removed = (0..200).find(|n| removes_taint(100_000).plan(&cold, &tainted(10 + n * 10), at(9_999), 0.5).taint);
+    assert_eq!(removed, Some(89), "15 min after the node's creation");
+}
+
+#[test]
+fn a_reboot_gives_the_node_its_time_again() {
+    let cold = report(Readiness::NotWarm, "", "1");
+    // a node of a year that booted 30 s ago; what restarts then is the agent only
+    let due = removes_taint(30).plan(&cold, &tainted(31_536_000), at(1000), 0.5);
+    assert_eq!(due, Due { wake: Some(at(870_000)), ..Due::default() });
+    assert!(removes_taint(900).plan(&cold, &tainted(31_536_000), at(0), 0.5).taint);
+}
+
+#[test]
+fn a_taint_that_comes_back_on_an_old_node_has_a_deadline_of_its_own() {
+    let cold = report(Readiness::NotWarm, "", "1");
+    let mut writes = removes_taint(100_000);
+    let clean = NodeView { taints: Vec::new(), ..tainted(100_000) };
+    assert!(!writes.plan(&cold, &clean, at(1000), 0.5).taint);
+    for now in [5000, 60_000] {
+        let due = writes.plan(&cold, &tainted(100_000), at(now), 0.5);
+        assert_eq!(due.wake, Some(at(905_000)), "counts from when it appeared");
+    }
+    assert!(writes.plan(&cold, &tainted(100_000), at(905_000), 0.5).taint);
+    // an agent that did not see it come goes by the taint's own time, if it has one
+    let added = |at| {
+        let mut node = tainted(100_000);
+        node.taints[0].added = Some(seconds(at));
+        node
+    };
+    let due = removes_taint(100_000).plan(&cold, &added(STARTED - 100), at(0), 0.5);
+    assert_eq!(due.wake, Some(at(800_000)));
+    assert!(removes_taint(100_000).plan(&cold, &tainted(100_000), at(0), 0.5).taint);
+    // a time that lies ahead would move the deadline at each restart
+    assert!(removes_taint(100_000).plan(&cold, &added(STARTED + 1_000_000), at(0), 0.5).taint);
+}
+
+#[test]
+fn the_deadline_of_the_taint_needs_the_time_of_the_api_server() {
+    let cold = report(Readiness::NotWarm, "", "1");
+    let mut writes = up_for(Parts { taint: true, ..Parts::default() }, seconds(100_000));
+    let due = writes.plan(&cold, &tainted(10), at(1000), 0.5);
+    assert_eq!(due, Due { server_time: true, ..Due::default() });
+    writes.failed(at(1000), 1.0);
+    let due = writes.plan(&cold, &tainted(10), at(1500), 0.5);
+    assert_eq!(due, Due { wake: Some(at(3000)), ..Due::default() }, "not again at once");
+    writes.server_time(seconds(STARTED + 3), at(3000));
+    assert_eq!(writes.plan(&cold, &tainted(10), at(3000), 0.5).wake, Some(at(890_000)));
+    // a warm node needs no time, and a node without the taint neither
+    let mut writes = up_for(Parts { taint: true, ..Parts::default() }, seconds(100_000));
+    assert_eq!(writes.plan(&cold, &node(), at(0), 0.5), Due::default());
+    let due = writes.plan(&report(Readiness::Warm, "", "1"), &tainted(10), at(0), 0.5);
+    assert_eq!(due, Due { taint: true, ..Due::default() });
 }
 
 #[test]
