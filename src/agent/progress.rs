@@ -2,6 +2,7 @@
 //! that stand still.
 
 mod kept;
+mod mark;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,6 +18,7 @@ use tokio::{
 use tonic::Status as RpcStatus;
 
 use kept::{Keeping, Lease};
+use mark::Mark;
 
 use super::Reporter;
 use crate::{
@@ -74,6 +76,8 @@ pub(super) struct Follow {
     /// It goes on from an earlier pull.
     goes_on: bool,
     lease: LeaseId,
+    /// Names this process in its leases.
+    instance: Arc<str>,
     leased_at: Arc<OnceLock<RuntimeTime>>,
     /// Tells that the lease was made.
     made: Arc<Notify>,
@@ -87,7 +91,8 @@ impl Follow {
         if !runtime.tells_progress().await.unwrap_or(false) {
             return None;
         }
-        match runtime.lease(&self.lease, target.pull_timeout.saturating_add(GRACE)).await {
+        let lasts = target.pull_timeout.saturating_add(GRACE);
+        match runtime.lease(&self.lease, &self.instance, Some(&target.key.canonical), lasts).await {
             Ok(made) => {
                 // nobody else sets it
                 let _ = self.leased_at.set(made);
@@ -148,9 +153,12 @@ struct Followed {
 /// All pulls of a keeper that are followed.
 pub(super) struct Following {
     /// Makes the names of leases differ from those of other agents on this node, and of earlier ones.
-    name: String,
+    name: Arc<str>,
     pulls: BTreeMap<u64, Followed>,
     keeping: Keeping,
+    mark: Mark,
+    /// Removes the leases of processes that were killed.
+    sweep: JoinSet<()>,
     tracker: Tracker,
     catalogue: Catalogue,
     poll: JoinSet<Result<Sample, RpcStatus>>,
@@ -163,9 +171,11 @@ pub(super) struct Following {
 impl Following {
     pub(super) fn new() -> Self {
         Self {
-            name: format!("prepull-{}-{:08x}", std::process::id(), fastrand::u32(..)),
+            name: format!("prepull-{}-{:08x}", std::process::id(), fastrand::u32(..)).into(),
             pulls: BTreeMap::new(),
             keeping: Keeping::default(),
+            mark: Mark::default(),
+            sweep: JoinSet::new(),
             tracker: Tracker::default(),
             catalogue: Catalogue::default(),
             poll: JoinSet::new(),
@@ -173,6 +183,18 @@ impl Following {
             next: Instant::now(),
             leased: Arc::default(),
         }
+    }
+
+    /// The runtime answers.
+    pub(super) fn connected(&mut self, runtime: Runtime) {
+        self.disconnected();
+        while self.sweep.try_join_next().is_some() {}
+        self.sweep.spawn(mark::remove_stale(runtime, self.name.to_string()));
+    }
+
+    /// The runtime does not answer any more.
+    pub(super) fn disconnected(&mut self) {
+        self.sweep.abort_all();
     }
 
     /// A pull begins.
@@ -186,6 +208,7 @@ impl Following {
             number,
             goes_on,
             lease: lease.clone(),
+            instance: self.name.clone(),
             leased_at: leased_at.clone(),
             made: self.leased.clone(),
             stalled: receiver,
@@ -255,6 +278,11 @@ impl Following {
     /// After each turn: lets go of what no pull will go on from.
     pub(super) fn turned(&mut self, stock: &Stock, now: Moment) {
         self.keeping.tidy(stock, now);
+        match self.keeping.runtime() {
+            Some(runtime) => self.mark.keep_fresh(&self.name, &runtime, &mut self.keeping),
+            None if self.pulls.is_empty() => self.mark.end(&mut self.keeping),
+            None => {}
+        }
     }
 
     /// Gives all pulls up, and lets go of all leases as long as the bound allows.
@@ -263,6 +291,7 @@ impl Following {
         for number in numbers {
             self.give_up(number);
         }
+        self.mark.end(&mut self.keeping);
         self.keeping.end(bound).await;
     }
 
@@ -296,6 +325,7 @@ impl Following {
         let leases: Vec<_> = leased().map(|(number, followed)| (*number, followed.lease.id.to_string())).collect();
         // all of them are on one connection: a new one comes when the pulls of the old one have ended
         let Some(runtime) = leased().next_back().map(|(_, followed)| followed.lease.runtime.clone()) else { return };
+        self.mark.keep_fresh(&self.name, &runtime, &mut self.keeping);
         // an answer that is an error leaves it as it is
         let known = self.catalogue.clone();
         self.poll.spawn(async move { runtime.sample(&leases, known).await });
@@ -332,6 +362,7 @@ impl Following {
         for (number, followed) in &mut self.pulls {
             if let Some(leased_at) = followed.leased_at.get().filter(|_| !followed.tracked) {
                 followed.tracked = true;
+                self.mark.leased();
                 self.tracker.go_on(std::mem::take(&mut followed.from));
                 self.tracker.begin(*number, followed.key.clone(), followed.registry.clone(), *leased_at, now);
             }

@@ -1,6 +1,10 @@
 //! Bytes, phases and speed.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -216,6 +220,39 @@ pub(super) async fn no_lease_left(part: ContainerdPart) -> Result<()> {
         stage.until_no_lease_is_left().await?;
     }
     Ok(())
+}
+
+/// Two agents are killed in pulls that may take a year; what they leave is removed when they were silent for an hour, by others only.
+pub(super) async fn of_the_killed(part: ContainerdPart) -> Result<()> {
+    let stage = Stage::set(Containerd::start(&part, &[]).await?).await?;
+    stage.line.change(|line| line.bytes_per_second = Some(1 << 20));
+    let leases = async || stage.containerd.ctr(&["leases", "ls"]).await;
+    let mut instances = Vec::new();
+    for name in ["team/a:1", "team/b:1"] {
+        let image = stage.push(name, &[random(1, 30)?]).await?;
+        let list = format!("images: [{{image: '{image}', pullTimeout: 8760h}}]\n");
+        let mut agent = agent(&stage.containerd.socket(), &list)?;
+        let downloads = |status: &Value| images(status).any(|image| image["phase"] == "downloading");
+        agent.until(PATIENCE, "it is downloaded", downloads).await?;
+        agent.kill()?;
+        let left = leases().await?;
+        let own = left.lines().find(|line| line.contains(&format!("prepull.dev/image={image}")));
+        let id = own.and_then(|line| line.split_whitespace().next()).context(left.clone())?;
+        instances.push(id.rsplit_once('-').context(id.to_owned())?.0.to_owned());
+    }
+    let observer: prepull::runtime::Observer = std::sync::Arc::new(|_, _, _| {});
+    let found = prepull::runtime::find_among(&[stage.containerd.socket()], &observer).await;
+    let runtime = found.map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    let removed = async |minutes: u64, instance: &str| -> Result<usize> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + Duration::from_mins(minutes);
+        Ok(runtime.remove_stale_leases(instance, now).await?)
+    };
+    ensure!(removed(0, "prepull-other").await? == 0 && removed(58, "prepull-other").await? == 0, "they may be alive");
+    ensure!(removed(61, &instances[0]).await? == 1, "not its own");
+    let left = leases().await?;
+    ensure!(left.contains(&instances[0]) && !left.contains(&instances[1]), "{left}");
+    ensure!(removed(61, "prepull-other").await? == 1);
+    stage.until_no_lease_is_left().await
 }
 
 /// Plain lines, where there is no terminal.

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         on_every_containerd("bytes_agree_with_the_registry", bytes::agree),
         on_every_containerd("two_tags_of_one_repository_are_told_apart", bytes::told_apart),
         on_every_containerd("no_lease_is_left_behind", bytes::no_lease_left),
+        on_every_containerd("leases_of_killed_agents_are_removed", bytes::of_the_killed),
         on_every_containerd("pull_tells_how_far_it_is", bytes::pull_tells),
         on_every_containerd("a_broken_download_goes_on_from_where_it_was", broken::resumed),
         on_every_containerd("a_download_that_gets_nowhere_waits_for_its_back_off", broken::given_up),

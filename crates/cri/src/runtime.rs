@@ -5,6 +5,7 @@ mod content;
 pub mod endpoint;
 mod events;
 pub mod image_fs;
+pub mod leases;
 mod look;
 mod pins;
 

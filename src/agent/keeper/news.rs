@@ -84,6 +84,7 @@ impl<R: Reporter> Keeper<R> {
                 tracing::info!(runtime = %runtime.name_and_version(), endpoint = %runtime.endpoint(), "runtime answers");
                 self.parallelism.runtime(runtime.name());
                 self.listening.listen((*runtime).clone());
+                self.progress.connected((*runtime).clone());
                 self.runtime = Some(*runtime);
                 self.runtime_problem = None;
                 if self.was_linked {
@@ -97,6 +98,7 @@ impl<R: Reporter> Keeper<R> {
                 self.runtime = None;
                 self.runtime_problem = Some(reason);
                 self.looks.end();
+                self.progress.disconnected();
                 self.listening.stop();
                 self.disk.unlinked();
                 self.pins.end();

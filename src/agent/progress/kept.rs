@@ -76,10 +76,20 @@ impl Keeping {
 
     /// Lets go of a lease. It ends by itself if it cannot be ended now.
     pub(super) fn let_go(&mut self, lease: Lease) {
-        while self.leaving.try_join_next().is_some() {}
-        self.leaving.spawn(async move {
+        self.beside(async move {
             let _ = timeout(FAREWELL, lease.runtime.release(&lease.id)).await;
         });
+    }
+
+    /// Does something about leases that nobody waits for before the end.
+    pub(super) fn beside(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        while self.leaving.try_join_next().is_some() {}
+        self.leaving.spawn(work);
+    }
+
+    /// Whose connection a lease that is kept is on; none if nothing is kept.
+    pub(super) fn runtime(&self) -> Option<Runtime> {
+        self.kept.values().flat_map(|kept| &kept.leases).next().map(|lease| lease.runtime.clone())
     }
 
     /// Lets go of what no pull will go on from: the image is there or no longer wanted, all pulls wait for the space that is

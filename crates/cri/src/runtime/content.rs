@@ -14,7 +14,7 @@ use tonic::{Code, Request, Status};
 use super::Runtime;
 use crate::containerd::{
     content::{InfoRequest, ListStatusesRequest, ReadContentRequest, content_client::ContentClient},
-    leases::{CreateRequest, DeleteRequest, ListResourcesRequest, leases_client::LeasesClient},
+    leases::{ListResourcesRequest, leases_client::LeasesClient},
 };
 use prepull_core::{
     image_ref::Digest,
@@ -43,23 +43,6 @@ impl Runtime {
             Err(status) => Err(status),
         };
         self.tells_progress.get_or_try_init(ask).await.copied()
-    }
-
-    /// Makes a lease that ends by itself after a time, and says when it was made.
-    pub async fn lease(&self, id: &str, lasts: Duration) -> Result<RuntimeTime, Status> {
-        let end = jiff::Timestamp::try_from(std::time::SystemTime::now() + lasts).unwrap_or(jiff::Timestamp::MAX);
-        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), format!("{end:.0}"))]);
-        let mut client = LeasesClient::new(self.channel.clone());
-        let call = client.create(in_namespace(CreateRequest { id: id.to_owned(), labels }));
-        let made = bounded(call).await?.into_inner().lease.and_then(|lease| lease.created_at).unwrap_or_default();
-        Ok(time(made.seconds, made.nanos))
-    }
-
-    /// Lets go of what only a lease keeps.
-    pub async fn release(&self, id: &str) -> Result<(), Status> {
-        let mut client = LeasesClient::new(self.channel.clone());
-        bounded(client.delete(in_namespace(DeleteRequest { id: id.to_owned(), sync: false }))).await?;
-        Ok(())
     }
 
     /// What the store says about some leases, each under the number of its pull. `known` is what earlier samples taught.
@@ -194,7 +177,7 @@ fn digest_of(name: &str) -> Option<Digest> {
 }
 
 /// Time since 1970.
-fn time(seconds: i64, nanos: i32) -> RuntimeTime {
+pub(super) fn time(seconds: i64, nanos: i32) -> RuntimeTime {
     Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0).min(999_999_999))
 }
 
@@ -204,7 +187,7 @@ pub(super) fn in_namespace<T>(message: T) -> Request<T> {
     request
 }
 
-async fn bounded<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+pub(super) async fn bounded<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| {
         Err(Status::deadline_exceeded(format!("containerd did not answer within {} s", CALL_TIMEOUT.as_secs())))
     })
