@@ -6,7 +6,8 @@
 #   docker build --target prebuilt --build-arg BINARY=prepull --build-arg CERTIFICATES=ca-certificates.crt DIR
 #                                                               takes a static binary and a bundle from DIR and compiles nothing
 #
-# Every base is an argument, for mirrors and for machines that pull nothing.
+# Every base is an argument, for mirrors and for machines that pull nothing. A release names it by digest, as CONTRIBUTING.md says:
+# --build-arg BUILD_IMAGE=docker.io/library/rust:1.91-slim-bookworm@sha256:…
 ARG BUILD_IMAGE=docker.io/library/rust:1.91-slim-bookworm
 ARG FINAL_IMAGE=scratch
 

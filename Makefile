@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generated picture bench parallelism sim conformance fuzz faults kill soak screenshots idle static sbom clean
+.PHONY: help demo test lint deny generated picture bench parallelism sim conformance fuzz faults kill soak screenshots idle static sbom clean
 
 CARGO ?= cargo
 # where cargo builds, also when the environment or cargo's configuration says another place
@@ -25,6 +25,10 @@ test: ## every test; what is missing is installed, and what cannot be is named
 lint: ## formatting and clippy, warnings as errors
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+
+deny: ## licences, sources and bans of all dependencies, and known vulnerabilities if their database can be reached
+	@command -v cargo-deny >/dev/null || hack/install-cargo-deny "$(TARGET)/cargo-deny" >/dev/null
+	@PATH="$$PATH:$(TARGET)/cargo-deny/bin" hack/deny
 
 generated: ## writes docs/metrics.md and the metrics' snapshots from the code, the dashboard from its script, and the chart's copies
 	@INSTA_UPDATE=always $(CARGO) test --quiet --test metrics_page -- reference

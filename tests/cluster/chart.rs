@@ -28,6 +28,16 @@ pub(crate) async fn lints(helm: Helm) -> Result<()> {
     Ok(())
 }
 
+/// The digest of the image wins over its tag, in every pod.
+pub(crate) async fn digest(helm: Helm) -> Result<()> {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let text = template(&helm, &["discovery.enabled=true", "image.tag=moved", &format!("image.digest={digest}")])?;
+    let images: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+    let wanted = format!("ghcr.io/prepull/prepull@{digest}");
+    ensure!(images.len() == 2 && images.iter().all(|image| *image == wanted), "{images:?}");
+    Ok(())
+}
+
 /// A value that cannot work is refused before anything is installed.
 pub(crate) async fn schema(helm: Helm) -> Result<()> {
     for wrong in [

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         trial("manifests::a_renamed_list_of_discovery", parts::kubectl(), discovery::renamed),
         trial("chart::lints", parts::helm(), chart::lints),
         trial("chart::values_are_checked", parts::helm(), chart::schema),
+        trial("chart::the_digest_wins_over_the_tag", parts::helm(), chart::digest),
         trial("chart::renders_what_kustomize_renders", parts::chart(), chart::same_objects),
         trial("image::its_compiler_is_new_enough", Ok(()), image::compiler),
         trial("image::buildah_builds_it", parts::buildah(), image::built),
