@@ -31,7 +31,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Connections at once. An idle one costs about 2 KiB, and one with a request under way up to 20 KiB.
+/// Connections at once.
 const MAX_CONNECTIONS: usize = 512;
 /// A younger connection is not closed for another one of its own address: its client may be a probe, which waits for a second.
 const MIN_LIFETIME: Duration = Duration::from_secs(2);
