@@ -3,7 +3,11 @@
 //! The rule is the Docker normalising parser (distribution/reference) plus the kubelet's own additions: `latest` where
 //! neither tag nor digest is written, and three digest algorithms. Pure: no I/O, no clock.
 
+mod mistakes;
+
 use std::{collections::HashSet, fmt, sync::Arc};
+
+pub use mistakes::NameError;
 
 /// The registry that a name without one belongs to.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
@@ -54,7 +58,7 @@ impl Digest {
             "sha256" => 64,
             "sha384" => 96,
             "sha512" => 128,
-            _ => return Err(NameError::DigestAlgorithm(shown(algorithm))),
+            _ => return Err(NameError::DigestAlgorithm(mistakes::shown(algorithm))),
         };
         if encoded.len() != length {
             return Err(NameError::DigestLength { wanted: length, found: encoded.len() });
@@ -83,67 +87,6 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Why a name is no image name. The text is one clause, lower case; [`NameError::remedy`] says what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    /// Nothing was written.
-    #[error("the image name is empty")]
-    Empty,
-    /// 64 hexadecimal characters alone are read as an image ID, which no registry serves.
-    #[error("64 hexadecimal characters alone are an image ID, not a name")]
-    ImageId,
-    /// The part after the registry has a capital letter.
-    #[error("the repository `{0}` has upper-case letters")]
-    UpperCase(String),
-    /// The repository's path is too long.
-    #[error("the repository's path has {0} characters, at most {MAX_REPOSITORY_LENGTH} are allowed")]
-    TooLong(usize),
-    /// The digest names an algorithm that the kubelet does not have.
-    #[error("the digest algorithm `{0}` is not supported")]
-    DigestAlgorithm(String),
-    /// The digest's hexadecimal part is cut or too long.
-    #[error("the digest has {found} hexadecimal characters, its algorithm has {wanted}")]
-    DigestLength {
-        /// What the algorithm's digests have.
-        wanted: usize,
-        /// What was written.
-        found: usize,
-    },
-    /// The digest has something else than lower-case hexadecimal characters.
-    #[error("the digest has characters other than 0-9 and a-f")]
-    DigestCharacters,
-    /// A scheme was written before the name.
-    #[error("an image name has no scheme such as `{0}`")]
-    Scheme(&'static str),
-    /// White space stands in or around the name.
-    #[error("the image name has white space in or around it")]
-    WhiteSpace,
-    /// Anything else that the grammar refuses.
-    #[error("this is not an image name")]
-    Malformed,
-}
-
-impl NameError {
-    /// What the writer of the list can do about it, one sentence without a full stop.
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::Empty => "write registry/repository:tag",
-            Self::ImageId => "write the repository's name, with @sha256:… behind it to choose by digest",
-            Self::UpperCase(_) => "write the repository in lower case; only the registry and the tag may have capitals",
-            Self::TooLong(_) => "shorten the repository's path",
-            Self::DigestAlgorithm(_) => "use a sha256, sha384 or sha512 digest",
-            Self::DigestLength { .. } | Self::DigestCharacters => {
-                "copy the whole digest again, in lower case, for instance from the registry's page"
-            }
-            Self::Scheme(_) => "drop the scheme and start with the registry's host",
-            Self::WhiteSpace => "remove the white space",
-            Self::Malformed => {
-                "write registry/repository:tag or registry/repository@sha256:…, in letters, digits and the separators . _ - /"
-            }
-        }
-    }
-}
-
 /// A valid image name, in parts, together with the text that it was written as.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ImageRef {
@@ -166,10 +109,10 @@ impl ImageRef {
         let (domain, remainder) = split_registry(text);
         let remote = remainder.split(':').next().unwrap_or_default();
         if remote.chars().any(char::is_uppercase) {
-            return Err(hint(text).unwrap_or_else(|| NameError::UpperCase(shown(remote))));
+            return Err(mistakes::likely(text).unwrap_or_else(|| mistakes::upper_case(text, remote)));
         }
         let full = format!("{domain}/{remainder}");
-        let parts = Parts::of(&full).ok_or_else(|| hint(text).unwrap_or(NameError::Malformed))?;
+        let parts = Parts::of(&full).ok_or_else(|| mistakes::likely(text).unwrap_or(NameError::Malformed))?;
         if parts.repository.len() > MAX_REPOSITORY_LENGTH {
             return Err(NameError::TooLong(parts.repository.len()));
         }
@@ -226,6 +169,11 @@ impl ImageRef {
     pub fn is_qualified(&self) -> bool {
         let (first, rest) = self.written.split_once('/').unwrap_or(("", ""));
         !rest.is_empty() && (first == self.registry.as_str() || first == LEGACY_DEFAULT_REGISTRY)
+    }
+
+    /// Why the name, which is valid, probably does not mean what its writer wants, with what to do about it.
+    pub fn doubt(&self) -> Option<String> {
+        mistakes::doubt(self)
     }
 
     /// Registry and repository without tag and digest: the key by which the kubelet finds credentials.
@@ -426,27 +374,6 @@ fn is_digest_shaped(digest: &str) -> bool {
     algorithm.split(['-', '_', '+', '.']).all(part)
         && encoded.len() >= 32
         && encoded.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// A better word than "malformed" for mistakes that people really make.
-fn hint(text: &str) -> Option<NameError> {
-    for scheme in ["https://", "http://", "docker://", "oci://"] {
-        if text.starts_with(scheme) {
-            return Some(NameError::Scheme(scheme));
-        }
-    }
-    if text.chars().any(char::is_whitespace) {
-        return Some(NameError::WhiteSpace);
-    }
-    // a digest is cut more often than a name before it is wrong
-    let (named, digest) = text.split_once('@')?;
-    let wrong = Digest::parse(digest).err().filter(|e| *e != NameError::Malformed);
-    wrong.filter(|_| !named.is_empty() && !digest.contains('@') && ImageRef::parse(named).is_ok())
-}
-
-/// A bounded copy for a message, on one line: names come from anybody.
-fn shown(text: &str) -> String {
-    crate::error_text::one_line(&text.chars().take(80).collect::<String>())
 }
 
 #[cfg(test)]

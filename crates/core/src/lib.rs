@@ -31,3 +31,4 @@ pub mod retries;
 pub mod spread;
 pub mod status;
 pub mod stock;
+mod template;
