@@ -28,7 +28,7 @@ use prepull::{
     error_class::{Code, PullError},
     error_text, fleet,
     image_ref::{Digest, ImageRef, PullPolicy},
-    list::{ImageList, affinity::NodeFacts},
+    list::{ImageList, affinity::NodeFacts, foreign, manifest::Manifest},
     pins::{self, Change, Pinning, Record, Wanted},
     progress::document::Document,
     runtime::{StoreEvent, event_of, record_of},
@@ -125,6 +125,19 @@ pub(crate) fn list(data: &[u8]) {
             told(&stock.warmth().reason);
         }
         Err(problem) => told(&problem.to_string()),
+    }
+    if let Some(manifest) = Manifest::read(text) {
+        manifest.problems.iter().for_each(|problem| told(&problem.to_string()));
+        manifest.notes.iter().for_each(|note| told(note));
+        for listed in manifest.lists {
+            match listed.list {
+                Ok(list) => list.problems.iter().for_each(|problem| told(&problem.to_string())),
+                Err(problem) => told(&problem.to_string()),
+            }
+        }
+    }
+    if let Some(meant) = foreign::list_meant(text) {
+        assert!(ImageList::parse(&meant).is_ok(), "what is suggested is a list");
     }
 }
 

@@ -8,8 +8,12 @@
 pub mod affinity;
 mod entry;
 mod fields;
+pub mod foreign;
 mod limits;
+pub mod manifest;
+mod places;
 mod problems;
+mod refusal;
 mod tree;
 pub mod units;
 
@@ -65,6 +69,11 @@ pub struct ImageList {
 impl ImageList {
     /// Reads a list. The error is the one problem for which nothing of the text can be used.
     pub fn parse(text: &str) -> Result<Self, ListProblem> {
+        Self::parse_at(text, None)
+    }
+
+    /// Reads a list that is a value in a file: problems have the lines and columns of the file.
+    fn parse_at(text: &str, places: Option<&places::Places>) -> Result<Self, ListProblem> {
         if text.len() > MAX_LIST_BYTES {
             return Err(ListProblem {
                 line: 1,
@@ -74,7 +83,11 @@ impl ImageList {
                 remedy: "split it into several lists".to_owned(),
             });
         }
-        let root = tree::parse(text)?;
+        Self::read(text, places).map_err(|problem| refusal::explained(problem, text, places))
+    }
+
+    fn read(text: &str, places: Option<&places::Places>) -> Result<Self, ListProblem> {
+        let root = tree::parse(text, places)?;
         let mut problems = problems::Problems::default();
         let mut list = Self::default();
         let mut top = fields::Fields::of_document(&root, &mut problems)?;
@@ -84,17 +97,36 @@ impl ImageList {
         if let Some(images) = top.take("images") {
             list.entries = entry::read_all(&images, &defaults, &mut problems)?;
         }
-        if !listed && let Some(other) = top.left().next() {
+        if !listed {
             // taken for an empty list, a typing mistake would end what the last good one wants
-            let unknown = top.unknown(other, FIELDS);
-            return Err(ListProblem {
-                message: format!("the list has no `images`, and {}", unknown.message),
-                ..unknown
-            });
+            if let Some(other) = top.left().next() {
+                let unknown = top.unknown(other, FIELDS);
+                return Err(ListProblem {
+                    message: format!("the list has no `images`, and {}", unknown.message),
+                    ..unknown
+                });
+            }
+            if let Some(own) = top.extension() {
+                let remedy = "add `images:` with its entries, or `images: []` for none".to_owned();
+                let message = "the list has no `images`, only fields of its writer's own".to_owned();
+                return Err(ListProblem { line: own.line, column: own.column, path: String::new(), message, remedy });
+            }
         }
         top.refuse_the_rest(FIELDS, &mut problems);
         list.problems = problems.in_order();
         Ok(list)
+    }
+
+    /// Joins lists of one file: entries one after the other, of the limits the strictest.
+    pub fn joined(lists: impl IntoIterator<Item = Self>) -> Self {
+        let mut lists = lists.into_iter();
+        let mut all = lists.next().unwrap_or_default();
+        for list in lists {
+            all.entries.extend(list.entries);
+            all.limits = all.limits.strictest(&list.limits);
+            all.problems.extend(list.problems);
+        }
+        all
     }
 
     /// Whether any entry is meant for some nodes only, by their labels or name.
@@ -126,5 +158,7 @@ pub fn revision(text: &str) -> String {
     })
 }
 
+#[cfg(test)]
+mod field_cases;
 #[cfg(test)]
 mod tests;

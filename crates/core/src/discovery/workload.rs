@@ -191,6 +191,11 @@ pub(super) enum Pods {
 }
 
 impl Object {
+    /// The namespace that it names; empty without one.
+    pub fn namespace(&self) -> &str {
+        &self.metadata.namespace
+    }
+
     /// The pod that it is or makes, and how many; none where it uses no image any more, or where another kind tells.
     pub(super) fn pods(&self, kind: Kind) -> Option<(&Spec, Pods)> {
         let spec = &self.spec;

@@ -145,25 +145,48 @@ fn holds(requirement: &Requirement, found: Option<&str>) -> bool {
     }
 }
 
-/// Reads `nodeAffinity`.
+/// Name of the field that a Pod has between `nodeAffinity` and `nodeSelectorTerms`.
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+/// Name of the field with preferences of a Pod.
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+
+/// Reads `nodeAffinity`: the terms directly below it, or as a Pod has them.
 pub(super) fn read(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<NodeSelectorTerm>> {
     let mut fields = Fields::of(field, problems)?;
-    let mut terms = Vec::new();
-    if let Some(items) = fields.take("nodeSelectorTerms").and_then(|f| f.items(problems)) {
-        for item in items {
-            let Some(mut term) = Fields::of(&item, problems) else { continue };
-            terms.push(NodeSelectorTerm {
-                match_expressions: term
-                    .take("matchExpressions")
-                    .map(|f| requirements(&f, false, problems))
-                    .unwrap_or_default(),
-                match_fields: term.take("matchFields").map(|f| requirements(&f, true, problems)).unwrap_or_default(),
-            });
-            term.refuse_the_rest(&["matchExpressions", "matchFields"], problems);
+    let mut terms = fields.take("nodeSelectorTerms").map(|f| node_selector_terms(&f, problems));
+    if let Some(required) = fields.take(REQUIRED) {
+        if terms.is_some() {
+            let message = format!("nodeSelectorTerms and {REQUIRED} are both set");
+            problems.push(required.problem(message, "keep one of them"));
+        } else if let Some(mut inner) = Fields::of(&required, problems) {
+            // without terms the API server refuses a Pod, and an entry would be for every node
+            let wanted = inner.take_required("nodeSelectorTerms", "write the terms below it, as in a Pod", problems);
+            terms = wanted.map(|f| node_selector_terms(&f, problems));
+            inner.refuse_the_rest(&["nodeSelectorTerms"], problems);
         }
     }
-    fields.refuse_the_rest(&["nodeSelectorTerms"], problems);
-    Some(terms)
+    if let Some(preferred) = fields.take(PREFERRED) {
+        let message = "a preference cannot decide whether a node gets an image".to_owned();
+        problems.push(preferred.problem(message, &format!("remove it, or write its terms below {REQUIRED}")));
+    }
+    fields.refuse_the_rest(&["nodeSelectorTerms", REQUIRED], problems);
+    Some(terms.unwrap_or_default())
+}
+
+fn node_selector_terms(field: &Field<'_>, problems: &mut Problems) -> Vec<NodeSelectorTerm> {
+    let mut terms = Vec::new();
+    for item in field.items(problems).into_iter().flatten() {
+        let Some(mut term) = Fields::of(&item, problems) else { continue };
+        terms.push(NodeSelectorTerm {
+            match_expressions: term
+                .take("matchExpressions")
+                .map(|f| requirements(&f, false, problems))
+                .unwrap_or_default(),
+            match_fields: term.take("matchFields").map(|f| requirements(&f, true, problems)).unwrap_or_default(),
+        });
+        term.refuse_the_rest(&["matchExpressions", "matchFields"], problems);
+    }
+    terms
 }
 
 fn requirements(field: &Field<'_>, of_fields: bool, problems: &mut Problems) -> Vec<Requirement> {

@@ -296,6 +296,14 @@ fn read_spec(
         // a plain text is an entry with nothing but its image
         (image_name(item, written, problems), Optional::default(), Vec::new())
     } else {
+        if let Some(name) = name_with_space(item) {
+            problems.push(item.problem(
+                format!("the space behind the colon makes a mapping of `{}`", shown(&name)),
+                &format!("write `{}`", shown(&name)),
+            ));
+            *written = Some(name);
+            return None;
+        }
         let mut fields = Fields::of(item, problems)?;
         let image = fields
             .take_required("image", "write `image: registry/repository:tag`", problems)
@@ -312,6 +320,20 @@ fn read_spec(
         Some(why) => Err(why),
         None => Ok(own.complete(image, &defaults.values)),
     })
+}
+
+/// The image that `- nginx: 1.25` means, which YAML reads as a mapping.
+fn name_with_space(item: &Field<'_>) -> Option<String> {
+    let Value::Mapping(pairs) = &*item.node.value else { return None };
+    let [(key, value)] = pairs.as_slice() else { return None };
+    let Value::Scalar { text, .. } = &*value.value else { return None };
+    if FIELDS.contains(&key.text.as_str()) || key.text.len() + text.len() >= LONGEST_NAME {
+        return None;
+    }
+    // a field of other tools, or a mistyped one, is no repository
+    let field = nearest(&key.text, FIELDS).is_some() || ["name", "repository", "tag"].contains(&key.text.as_str());
+    let name = format!("{}:{text}", key.text);
+    (!field && !text.is_empty() && ImageRef::parse(&name).is_ok()).then_some(name)
 }
 
 fn image_name(field: &Field<'_>, written: &mut Option<String>, problems: &mut Problems) -> Option<ImageRef> {

@@ -1,6 +1,6 @@
 //! Typed access to a mapping's fields: every mismatch becomes a problem with its place, path and remedy.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use super::{
     ListProblem,
@@ -8,9 +8,12 @@ use super::{
     tree::{Key, Node, Value},
     units,
 };
+use crate::template;
 
 /// Most fields of one mapping. No object of Kubernetes has nearly as many labels.
 const MOST_FIELDS: usize = 500;
+/// Deepest nesting of merge keys. Each level is a mapping that merges another one.
+const MAX_MERGE_DEPTH: usize = 8;
 /// A longer name is no typing mistake of a known one.
 const LONGEST_NAME: usize = 64;
 
@@ -62,26 +65,31 @@ impl<'a> Fields<'a> {
             return None;
         };
         let mut fields = Self { path: field.path.clone(), node: field.node, pairs: Vec::new(), unclear: Vec::new() };
-        let mut names = HashSet::new();
+        // each name with its line
+        let mut names = HashMap::new();
         let mut merged = Vec::new();
         for (key, value) in pairs {
             if key.text == "<<" {
-                if let Value::Mapping(more) = &*value.value {
-                    merged.extend(more.iter().map(|(k, v)| (k, v)));
-                } else {
-                    let message = "a merge key takes a mapping".to_owned();
-                    problems.push(place(key, &field.path, message, "write `<<: *name`"));
+                if let Err(why) = merge(value, &mut merged, 0) {
+                    problems.push(place(key, &field.path, why.0.to_owned(), why.1));
                     fields.unclear.push((&key.text, key.line));
                 }
-            } else if names.insert(key.text.as_str()) {
-                fields.pairs.push((key, value));
-            } else {
-                let message = format!("the field `{}` stands here twice", shown(&key.text));
+            } else if let Some(first) = names.get(key.text.as_str()) {
+                let ignored = match &*value.value {
+                    Value::Sequence(items) if items.len() == 1 => "its 1 entry is ignored".to_owned(),
+                    Value::Sequence(items) => format!("its {} entries are ignored", items.len()),
+                    _ => "this value is ignored".to_owned(),
+                };
+                let message = format!("duplicate key `{}` (the first is on line {first}): {ignored}", shown(&key.text));
                 problems.push(place(key, &field.path, message, "keep one of them"));
                 fields.unclear.push((&key.text, key.line));
+            } else {
+                names.insert(key.text.as_str(), key.line);
+                fields.pairs.push((key, value));
             }
         }
-        fields.pairs.extend(merged.into_iter().filter(|(key, _)| names.insert(&key.text)));
+        // a mapping's own fields are stronger than merged ones, and earlier merged ones than later ones
+        fields.pairs.extend(merged.into_iter().filter(|(key, _)| names.insert(&key.text, key.line).is_none()));
         if fields.pairs.len() > MOST_FIELDS {
             let message = format!("{} fields stand here, at most {MOST_FIELDS} are read", fields.pairs.len());
             problems.push(field.problem(message, "write fewer"));
@@ -100,9 +108,14 @@ impl<'a> Fields<'a> {
         self.pairs.iter().any(|(key, _)| key.text == name)
     }
 
-    /// Names that were not taken yet, each with its line.
+    /// Names that were not taken yet, each with its line; without those that are the writer's own.
     pub(super) fn left(&self) -> impl Iterator<Item = &'a Key> {
-        self.pairs.iter().map(|(key, _)| *key)
+        self.pairs.iter().map(|(key, _)| *key).filter(|key| !is_extension(key))
+    }
+
+    /// The first name that is the writer's own.
+    pub(super) fn extension(&self) -> Option<&'a Key> {
+        self.pairs.iter().map(|(key, _)| *key).find(|key| is_extension(key))
     }
 
     /// The problem of a field that is not known.
@@ -127,10 +140,10 @@ impl<'a> Fields<'a> {
         field
     }
 
-    /// Whatever was not taken is unknown; the nearest known name is the remedy.
+    /// Whatever was not taken is unknown, except `x-…`; the nearest known name is the remedy.
     pub(super) fn refuse_the_rest(mut self, known: &[&str], problems: &mut Problems) {
         self.pairs.sort_by_key(|(key, _)| (key.line, key.column));
-        for (key, _) in self.pairs {
+        for (key, _) in self.pairs.into_iter().filter(|(key, _)| !is_extension(key)) {
             problems.push(unknown(key, &self.path, known));
         }
     }
@@ -143,8 +156,12 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// A problem at this value.
+    /// A problem at this value. A template that nothing has rendered is the cause of any other problem.
     pub(super) fn problem(&self, message: String, remedy: &str) -> ListProblem {
+        let (message, remedy) = match self.template() {
+            Some(expression) => (unrendered(expression), template::REMEDY),
+            None => (message, remedy),
+        };
         ListProblem {
             line: self.node.line,
             column: self.node.column,
@@ -154,17 +171,39 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// The first expression of a text that is still a template.
+    fn template(&self) -> Option<&'a str> {
+        match &*self.node.value {
+            Value::Scalar { text, .. } => template::unrendered(text),
+            _ => None,
+        }
+    }
+
+    /// What was found, for a message: texts and numbers as they are written.
+    fn found(&self) -> String {
+        match &*self.node.value {
+            Value::Scalar { text, .. } if self.node.kind() == "text" => format!("the text \"{}\"", shown(text)),
+            Value::Scalar { text, .. } if self.node.kind() == "a number" => format!("the number {}", shown(text)),
+            Value::Scalar { text, .. } if !self.node.is_null() => shown(text),
+            _ => self.node.kind().to_owned(),
+        }
+    }
+
     /// The value has another type than wanted.
     pub(super) fn wrong_type(&self, wanted: &str, remedy: &str) -> ListProblem {
         if let Value::Tagged(tag) = &*self.node.value {
             return self.problem(format!("the tag `{}` means nothing here", shown(tag)), "remove the tag");
         }
-        self.problem(format!("{wanted} is wanted here, and {} was found", self.node.kind()), remedy)
+        self.problem(format!("expected {wanted}, got {}", self.found()), remedy)
     }
 
     /// Text. A plain number or truth value is refused as a Pod refuses it: quotes make it text.
     pub(super) fn text(&self, problems: &mut Problems) -> Option<&'a str> {
         match &*self.node.value {
+            Value::Scalar { .. } if self.template().is_some() => {
+                problems.push(self.problem(String::new(), ""));
+                None
+            }
             Value::Scalar { text, .. } if self.node.kind() == "text" => Some(text),
             Value::Scalar { text, .. } => {
                 problems.push(self.wrong_type("text", &format!("put it in quotes: \"{}\"", shown(text))));
@@ -183,7 +222,16 @@ impl<'a> Field<'a> {
             Value::Scalar { text, plain: true } if matches!(text.as_str(), "true" | "True" | "TRUE") => Some(true),
             Value::Scalar { text, plain: true } if matches!(text.as_str(), "false" | "False" | "FALSE") => Some(false),
             _ => {
-                problems.push(self.wrong_type("true or false", "write true or false, without quotes"));
+                let name = self.path.rsplit('.').next().unwrap_or_default();
+                let remedy = match &*self.node.value {
+                    Value::Scalar { text, .. } => match text.to_ascii_lowercase().as_str() {
+                        "yes" | "y" | "on" | "true" | "1" => format!("write `{name}: true`"),
+                        "no" | "n" | "off" | "false" | "0" => format!("write `{name}: false`"),
+                        _ => format!("write `{name}: true` or `{name}: false`"),
+                    },
+                    _ => format!("write `{name}: true` or `{name}: false`"),
+                };
+                problems.push(self.wrong_type("true or false", &remedy));
                 None
             }
         }
@@ -267,15 +315,63 @@ impl<'a> Field<'a> {
 
 fn unknown(key: &Key, path: &str, known: &[&str]) -> ListProblem {
     let name = key.text.as_str();
-    // people paste whole affinities out of Pods: say what to keep
-    let remedy = if name.ends_with("DuringSchedulingIgnoredDuringExecution") {
-        "write the nodeSelectorTerms directly below nodeAffinity".to_owned()
+    let remedy = if let Some(remedy) = of_other_tools(name, known) {
+        remedy.to_owned()
     } else if let Some(near) = nearest(name, known) {
         format!("did you mean `{near}`?")
     } else {
         format!("known here: {}", known.join(", "))
     };
     place(key, &join(path, name), format!("there is no field `{}` here", shown(name)), &remedy)
+}
+
+/// What to do about a field that other tools have, and that no typing mistake made.
+fn of_other_tools(name: &str, known: &[&str]) -> Option<&'static str> {
+    let of_entry = known.contains(&"image");
+    match name {
+        "tag" | "digest" | "version" if of_entry => Some("write it in `image`, as in `image: registry/repository:tag`"),
+        "repository" | "registry" | "name" | "ref" | "reference" | "repo" if of_entry => {
+            Some("write the whole name in `image`, as in `image: registry/repository:tag`")
+        }
+        "pullPolicy" => Some("write `imagePullPolicy`"),
+        "pullSecrets" | "pullSecret" | "imagePullSecret" => Some("write `imagePullSecrets: [{name: SECRET}]`"),
+        "affinity" => Some("write its nodeAffinity directly here; affinity to pods has no meaning for images"),
+        "tolerations" => Some("remove it; the agent's DaemonSet decides on which tainted nodes it runs"),
+        name if name.ends_with("DuringSchedulingIgnoredDuringExecution") => Some("write it below nodeAffinity"),
+        _ => None,
+    }
+}
+
+/// Whether a key is the writer's own: the place for anchors, as in Compose files and OpenAPI.
+fn is_extension(key: &Key) -> bool {
+    key.text.starts_with("x-")
+}
+
+/// The message for a template that nothing has rendered.
+pub(super) fn unrendered(expression: &str) -> String {
+    format!("the template expression `{}` is not rendered", shown(expression))
+}
+
+/// Collects what `<<` merges: a mapping, or a list of mappings, which may merge others themselves. The error is a message
+/// with its remedy.
+fn merge<'a>(
+    value: &'a Node,
+    merged: &mut Vec<(&'a Key, &'a Node)>,
+    depth: usize,
+) -> Result<(), (&'static str, &'static str)> {
+    if depth == MAX_MERGE_DEPTH {
+        return Err(("merge keys are nested too deeply", "write the fields out"));
+    }
+    match &*value.value {
+        Value::Mapping(pairs) => {
+            merged.extend(pairs.iter().filter(|(key, _)| key.text != "<<").map(|(key, value)| (key, value)));
+            pairs.iter().filter(|(key, _)| key.text == "<<").try_for_each(|(_, more)| merge(more, merged, depth + 1))
+        }
+        Value::Sequence(items) if items.iter().all(|item| matches!(*item.value, Value::Mapping(_))) => {
+            items.iter().try_for_each(|item| merge(item, merged, depth + 1))
+        }
+        _ => Err(("a merge key takes a mapping", "write `<<: *name`")),
+    }
 }
 
 /// The known name that a typing mistake came from, if one is near enough.
