@@ -1,4 +1,5 @@
-//! A list's file as text: the one reader for every command. It reads files only, never hangs, and is bounded.
+//! A list's file as text: the one reader for every command. [`read`] reads files only, never hangs, and is bounded;
+//! [`read_once`] also waits for standard input and pipes.
 
 use std::{
     fs::{FileType, OpenOptions},
@@ -24,13 +25,35 @@ pub fn read(path: &Path) -> Result<String, String> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path).map_err(opened)?;
     refuse_other_kinds(path, file.metadata().map_err(opened)?.file_type())?;
+    text_of(file, &shown.to_string())
+}
+
+/// The text of a file, of standard input (`-`) or of a pipe such as `<(…)`, which may take as long as its writer takes; or
+/// in one line why there is none and what to do. For commands that a person or a script runs once.
+pub fn read_once(path: &Path) -> Result<String, String> {
+    if path.as_os_str() == "-" {
+        return text_of(std::io::stdin().lock(), "on standard input");
+    }
+    let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    if !is_pipe {
+        return read(path);
+    }
+    let shown = path.display().to_string();
+    let pipe = std::fs::File::open(path).map_err(|e| format!("the list {shown} cannot be opened: {e}"))?;
+    text_of(pipe, &shown)
+}
+
+fn text_of(input: impl std::io::Read, shown: &str) -> Result<String, String> {
     let mut bytes = Vec::new();
     let most = MAX_LIST_BYTES as u64 + 1;
-    file.take(most).read_to_end(&mut bytes).map_err(|e| format!("the list {shown} cannot be read: {e}"))?;
+    input.take(most).read_to_end(&mut bytes).map_err(|e| format!("the list {shown} cannot be read: {e}"))?;
     if bytes.len() > MAX_LIST_BYTES {
         return Err(format!("the list {shown} has more than {MAX_LIST_BYTES} bytes; split it into several lists"));
     }
-    String::from_utf8(bytes).map_err(|_| format!("the list {shown} is not UTF-8 text; save it as UTF-8"))
+    String::from_utf8(bytes).map_err(|error| match error.as_bytes() {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => format!("the list {shown} is UTF-16 text; save it as UTF-8"),
+        _ => format!("the list {shown} is not UTF-8 text; save it as UTF-8"),
+    })
 }
 
 fn refuse_other_kinds(path: &Path, kind: FileType) -> Result<(), String> {
@@ -55,6 +78,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         std::fs::write(at("latin"), [b'#', 0xff]).unwrap();
+        std::fs::write(at("wide"), [0xff, 0xfe, b'#', 0]).unwrap();
         std::fs::write(at("large"), vec![b'#'; MAX_LIST_BYTES + 1]).unwrap();
         std::fs::write(at("list"), "images: []\n").unwrap();
         for (path, why) in [
@@ -64,6 +88,7 @@ mod tests {
             ("/dev/zero".into(), "is a device, not a file"),
             (at("absent"), "does not exist"),
             (at("latin"), "is not UTF-8 text"),
+            (at("wide"), "is UTF-16 text"),
             (at("large"), "has more than 4194304 bytes"),
         ] {
             let told = read(&path).unwrap_err();

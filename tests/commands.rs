@@ -3,6 +3,8 @@
 
 #[path = "commands/check.rs"]
 mod check;
+#[path = "commands/check_files.rs"]
+mod check_files;
 mod support;
 
 use std::{

@@ -139,6 +139,7 @@ async fn explain(question: Question, credentials: &Credentials, offline: bool) -
         let request = Request { image, pull_secrets: &[], service_account_secrets: &[], offline };
         let lookup = credentials.lookup(request).await;
         problems.extend(lookup.problems);
+        problems.extend(image.doubt());
         found = lookup.credentials.into_iter().map(Into::into).collect();
     } else {
         // a source that is broken as a whole is broken for every image

@@ -30,7 +30,7 @@ use crate::{
     },
     image_ref::ImageRef,
     io_pressure,
-    list::{Entry, EntrySpec, ImageList},
+    list::{Entry, EntrySpec, ImageList, manifest::Manifest},
     list_update::{ListUpdate, Read},
     metrics::Metrics,
     node_report::ReadyWhen,
@@ -147,10 +147,19 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(if all_there { ExitCode::SUCCESS } else { ExitCode::from(NOT_SO) })
 }
 
-/// A list file, or in one line why there is none.
+/// A list file or the lists of the ConfigMap manifests in a file, or in one line why there is none.
 pub(super) async fn read_list(path: &std::path::Path) -> anyhow::Result<ImageList> {
     let text = read_text(path).await.map_err(|why| anyhow::anyhow!("{why}"))?;
-    ImageList::parse(&text).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))
+    let list = match Manifest::read(&text) {
+        Some(manifest) => {
+            for note in &manifest.notes {
+                output::note(&format!("prepull: {}: {note}", path.display()));
+            }
+            manifest.into_list()
+        }
+        None => ImageList::parse(&text),
+    };
+    list.map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))
 }
 
 /// A list of the names on the command line.
